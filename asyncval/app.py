@@ -1,0 +1,319 @@
+"""Puts the parts together: a configuration becomes adapters and services, and they run."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from rich.console import Console
+
+from asyncval.clock import SystemClock
+from asyncval.config import (
+    EvalConfig,
+    ResultsConfig,
+    SplitConfig,
+    StatusConfig,
+    ValidationConfig,
+    WatchConfig,
+)
+from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
+from asyncval.core.measures import check_depth, parse_measures
+from asyncval.core.ports import Reporter
+from asyncval.core.records import as_record, current, plan_digest
+from asyncval.core.types import State, Validation
+from asyncval.daemon import Daemon, Limits
+from asyncval.data.collection import Collection, load_collection
+from asyncval.data.files import digest_of
+from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
+from asyncval.execution.local import LocalExecutor
+from asyncval.execution.messages import WorkerSetup
+from asyncval.ledger.lock import OutputLock
+from asyncval.ledger.sqlite import Ledger
+from asyncval.lookup import look_up
+from asyncval.options import as_yaml
+from asyncval.reporters import REPORTERS
+from asyncval.reporting import Reporting
+from asyncval.splitter import split
+from asyncval.ui import LiveScreen, PlainScreen, results_table, set_up_logging
+from asyncval.watcher import Watcher
+
+logger = logging.getLogger(__name__)
+PLAN_FORMAT = 1
+PLAIN_WIDTH = 200
+
+
+def watch(config: WatchConfig) -> int:
+    """Run the daemon until it ends; return its exit code."""
+    console = Console(stderr=True)
+    set_up_logging(console)
+    _check(config)
+    devices = [_device(name) for name in config.devices]
+    if len(set(devices)) < len(devices):
+        raise InvalidOption(f"--devices: {' '.join(config.devices)} names a device twice.")
+    reporters = _reporter_names(config.report_to)
+    lock = OutputLock(config.output_dir)
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
+    try:
+        collection = load_collection(
+            query_files=config.query_file,
+            qrel_files=config.qrel_file,
+            candidates=config.candidate_dir,
+        )
+        _check_ids(collection, config)
+        _introduce(collection)
+        (config.output_dir / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+        setup = _worker_setup(config, collection, output_dir=config.output_dir)
+        ready = executor.set_up(setup)
+        if ready["note"]:
+            logger.warning(ready["note"])
+        clock = SystemClock()
+        ledger = Ledger(config.output_dir, clock=clock)
+        description = _plan(setup, ready["precision"])
+        plan = plan_digest(description)
+        ledger.use_plan(plan, description)
+        logging_dir = config.logging_dir or config.output_dir / "tensorboard"
+        reporting = Reporting(
+            ledger,
+            {
+                name: _reporter(name, config.output_dir, logging_dir, config.run_name)
+                for name in reporters
+            },
+            plan=plan,
+        )
+        logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
+        screen = LiveScreen(console) if console.is_terminal else PlainScreen()
+        daemon = Daemon(
+            watcher=Watcher(root=config.ckpts_dir, settle_seconds=config.settle, clock=clock),
+            ledger=ledger,
+            executor=executor,
+            reporting=reporting,
+            screen=screen,
+            inbox=inbox,
+            plan=plan,
+            limits=Limits(max_num_valid=config.max_num_valid, idle_timeout=config.idle_timeout),
+            clock=clock,
+        )
+        try:
+            return daemon.run()
+        finally:
+            if isinstance(screen, LiveScreen):
+                screen.close()
+            ledger.close()
+    finally:
+        executor.stop()
+        lock.release()
+
+
+def evaluate(config: EvalConfig) -> int:
+    """Validate the named checkpoints and print what came of it."""
+    quiet_libraries()
+    console = Console(stderr=True)
+    set_up_logging(console)
+    _check(config)
+    missing = [str(path) for path in config.checkpoints if not path.is_dir()]
+    if missing or not config.checkpoints:
+        raise InvalidOption(
+            f"CKPT: there is no folder {missing[0]!r}." if missing else "CKPT: give a checkpoint."
+        )
+    if len(config.devices) > 1:
+        raise InvalidOption("--devices: `asyncval eval` runs on one device.")
+    collection = load_collection(
+        query_files=config.query_file, qrel_files=config.qrel_file, candidates=config.candidate_dir
+    )
+    _check_ids(collection, config)
+    _introduce(collection)
+    setup = _worker_setup(config, collection, output_dir=config.output_dir)
+    evaluation = Evaluation(setup, device=_device(config.devices[0]))
+    if evaluation.note:
+        logger.warning(evaluation.note)
+    rows = evaluate_all(config.checkpoints, evaluation)
+    _print_rows(rows, as_json=config.json)
+    failed = [row for row in rows if row.state is State.FAILED]
+    for row in failed:
+        logger.error("%s failed: %s", row.checkpoint.name, row.reason)
+    return 4 if failed else 0
+
+
+def split_corpus(config: SplitConfig) -> int:
+    """Make a corpus subset and say what is in it."""
+    set_up_logging(Console(stderr=True))
+    done = split(
+        candidates=config.candidate_dir,
+        run_file=config.run_file,
+        qrel_files=config.qrel_file,
+        output_dir=config.output_dir,
+        depth=config.depth,
+        num_splits=config.num_splits,
+        run_type=config.run_type,
+    )
+    logger.info(
+        "Kept %d of %d passages in %d files below %s.",
+        done.num_kept,
+        done.num_read,
+        len(done.files),
+        config.output_dir,
+    )
+    if done.num_missing:
+        logger.warning("%d wanted passages are not in the corpus.", done.num_missing)
+    return 0
+
+
+def results(config: ResultsConfig) -> int:
+    """Print the table of results, or the same as JSON."""
+    _print_rows(_rows(config.output_dir), as_json=config.json)
+    return 0
+
+
+def status(config: StatusConfig) -> int:
+    """Print what waits, runs and failed."""
+    rows = _rows(config.output_dir)
+    counts = {str(state): sum(row.state is state for row in rows) for state in State}
+    open_rows = [row for row in rows if row.state is not State.DONE]
+    if config.json:
+        entries = [as_record(row) for row in open_rows]
+        print(json.dumps({"counts": counts, "checkpoints": entries}, indent=2))
+        return 0
+    print(
+        ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing yet"
+    )
+    for row in open_rows:
+        reason = f": {row.reason}" if row.reason else ""
+        print(f"{row.checkpoint.name}  {row.state}{reason}")
+    return 0
+
+
+def _rows(output_dir: Path) -> list[Validation]:
+    ledger = Ledger(output_dir, clock=SystemClock(), read_only=True)
+    plan = ledger.newest_plan()
+    rows = current(ledger.validations(plan=plan)) if plan else []
+    ledger.close()
+    return rows
+
+
+def _print_rows(rows: Sequence[Validation], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([as_record(row) for row in rows], indent=2))
+        return
+    if not rows:
+        raise NothingToDo("No checkpoint has been found yet.")
+    console = Console()
+    # A pipe has no width: what reads it wants whole lines.
+    wide = Console(width=None if console.is_terminal else PLAIN_WIDTH)
+    wide.print(results_table(rows))
+
+
+def _check(config: ValidationConfig) -> None:
+    """Refuse what can be seen to be wrong without reading any data."""
+    check_depth(parse_measures(config.metrics), config.depth)
+    positive = {
+        "--depth": config.depth,
+        "--q_max_len": config.q_max_len,
+        "--p_max_len": config.p_max_len,
+        "--per_device_eval_batch_size": config.per_device_eval_batch_size,
+        "--retrieve_batch_size": config.retrieve_batch_size,
+        "--max_num_valid": getattr(config, "max_num_valid", None),
+    }
+    for flag, value in positive.items():
+        if value is not None and value < 1:
+            raise InvalidOption(f"{flag} {value}: give 1 or more.")
+    if config.fp16 and config.bf16:
+        raise InvalidOption("--fp16 and --bf16 exclude each other: give one.")
+
+
+def _check_ids(collection: Collection, config: ValidationConfig) -> None:
+    """Refuse ids that the run file could not carry."""
+    if config.write_run != "trec" or getattr(config, "output_dir", None) is None:
+        return
+    for query_set in collection.query_sets:
+        for query in query_set.queries:
+            if any(character.isspace() for character in query.id):
+                raise InvalidData(
+                    f"{str(query_set.path)!r}: the id {query.id!r} has white space, which a TREC "
+                    "run cannot carry: give --write_run msmarco or none."
+                )
+
+
+def _introduce(collection: Collection) -> None:
+    """Say what was read, and what is odd about it."""
+    for query_set in collection.query_sets:
+        logger.info(
+            "%d queries in %s, %d of them judged.",
+            len(query_set.queries),
+            query_set.path,
+            len(query_set.judged),
+        )
+    logger.info("%d passages.", collection.corpus.num_passages)
+    for remark in collection.remarks:
+        logger.warning(remark)
+
+
+def _device(name: str) -> str:
+    if name in ("auto", "cpu"):
+        return name
+    index = name.removeprefix("cuda:")
+    if not index.isdecimal():
+        raise InvalidOption(f"--devices: {name!r} is no device: give cpu, 0 or cuda:0.")
+    return f"cuda:{int(index)}"
+
+
+def _reporter_names(names: Sequence[str]) -> list[str]:
+    """Return the reporters that were asked for, and the file that is always written."""
+    wanted = [name for name in names if name != "none"]
+    for name in wanted:
+        look_up(name, REPORTERS, option="--report_to")
+    return list(dict.fromkeys(["jsonl", *wanted]))
+
+
+def _reporter(name: str, output_dir: Path, logging_dir: Path, run_name: str) -> Reporter:
+    reporter: Reporter = look_up(name, REPORTERS, option="--report_to")(
+        output_dir=output_dir, logging_dir=logging_dir, run_name=run_name
+    )
+    return reporter
+
+
+def _worker_setup(
+    config: ValidationConfig, collection: Collection, *, output_dir: Path | None
+) -> WorkerSetup:
+    with suppress(OSError):
+        config.cache_dir.mkdir(parents=True, exist_ok=True)
+    if not os.access(config.cache_dir, os.W_OK):
+        raise OutputUnavailable(f"--cache_dir: {str(config.cache_dir)!r} cannot be written.")
+    return WorkerSetup(
+        query_files=[str(each.path.absolute()) for each in collection.query_sets],
+        qrel_files=[str(each.qrels_path.absolute()) for each in collection.query_sets],
+        passage_files=[str(path.absolute()) for path in collection.corpus.files],
+        query_digests=[digest_of([each.path]) for each in collection.query_sets],
+        corpus_digest=collection.corpus.digest,
+        measures=[str(measure) for measure in parse_measures(config.metrics)],
+        depth=config.depth,
+        options=config.encoder_options(),
+        fp16=config.fp16,
+        bf16=config.bf16,
+        batch_size=config.per_device_eval_batch_size,
+        queries_at_once=config.retrieve_batch_size,
+        cache_dir=str(config.cache_dir.absolute()),
+        output_dir=str(output_dir.absolute()) if output_dir else None,
+        write_run=config.write_run,
+        write_embeddings=config.write_embeddings,
+    )
+
+
+def _plan(setup: WorkerSetup, precision: str) -> dict[str, Any]:
+    """Describe everything that a result depends on besides the checkpoint."""
+    return {
+        "format": PLAN_FORMAT,
+        "queries": setup.query_digests,
+        "qrels": [digest_of([Path(path)]) for path in setup.qrel_files],
+        "query_sets": [Path(path).name for path in setup.query_files],
+        "corpus": setup.corpus_digest,
+        "encoding": asdict(setup.options),
+        "precision": precision,
+        "depth": setup.depth,
+        "measures": setup.measures,
+    }

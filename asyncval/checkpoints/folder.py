@@ -1,0 +1,107 @@
+"""A folder as one listing saw it, and the identity of what is in it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncval.core.errors import CheckpointIncomplete
+
+MAX_DEPTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What tells one state of a file from another without opening it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """All files below `path`, two levels of sub-folders deep, by their relative path.
+
+    `folders` has the modification times of the folder itself (`""`) and of those below it,
+    in nanoseconds: they change when a file is added or removed.
+    """
+
+    path: Path
+    files: Mapping[str, FileStat]
+    folders: Mapping[str, int]
+
+    @classmethod
+    def listing(cls, path: Path) -> "Folder":
+        """List a folder now.
+
+        Raises:
+            CheckpointIncomplete: It vanished while it was listed.
+        """
+        files: dict[str, FileStat] = {}
+        folders: dict[str, int] = {}
+        try:
+            _list_into(files, folders, path, prefix="", depth=0)
+        except FileNotFoundError as error:
+            raise CheckpointIncomplete(f"It changed while it was listed: {error}.") from error
+        return cls(path=path, files=files, folders=folders)
+
+    @property
+    def state(self) -> str:
+        """A digest of the listing: as long as it stays the same, nothing was written here."""
+        listing = repr((sorted(self.files.items()), sorted(self.folders.items())))
+        return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401
+        """Return the content of a JSON file.
+
+        Raises:
+            CheckpointIncomplete: It is missing or does not parse.
+        """
+        try:
+            return json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise CheckpointIncomplete(f"{name} cannot be read as JSON: {error}.") from error
+
+    def subset(self, names: Iterable[str]) -> Mapping[str, FileStat]:
+        """Return the stats of those of `names` that are there."""
+        return {name: self.files[name] for name in names if name in self.files}
+
+
+def _list_into(
+    files: dict[str, FileStat], folders: dict[str, int], path: Path, *, prefix: str, depth: int
+) -> None:
+    folders[prefix] = path.stat().st_mtime_ns
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.is_dir():
+                if depth < MAX_DEPTH:
+                    _list_into(files, folders, Path(entry.path), prefix=f"{name}/", depth=depth + 1)
+            else:
+                stat = entry.stat()
+                files[name] = FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def fingerprint(path: Path, names: Iterable[str]) -> str:
+    """Return a digest of the names and the content of the files `names` below `path`.
+
+    Raises:
+        CheckpointIncomplete: One of them vanished.
+    """
+    whole = hashlib.sha256()
+    try:
+        for name in sorted(names):
+            with (path / name).open("rb") as file:
+                whole.update(
+                    f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                )
+    except FileNotFoundError as error:
+        raise CheckpointIncomplete(f"It changed while it was read: {error}.") from error
+    return whole.hexdigest()

@@ -1,0 +1,62 @@
+"""A plain Hugging Face encoder: `config.json`, weights, perhaps a tokenizer.
+
+It records neither pooling nor normalisation nor similarity: flags say them.
+"""
+
+from collections.abc import Sequence
+
+from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.loading import (
+    TransformerEncoder,
+    closing_layers,
+    load_backbone,
+    max_positions,
+    tokenizer_files,
+    tokenizer_folder,
+    weight_files,
+)
+from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Pooling, Precision
+
+DEFAULT_POOLING: Pooling = "cls"
+
+
+class HuggingFace:
+    """What `save_pretrained` of transformers writes."""
+
+    name = "huggingface"
+
+    def recognises(self, folder: Folder) -> bool:
+        """Say whether there is a `config.json`, or weights that wait for it."""
+        return "config.json" in folder
+
+    def model_files(self, folder: Folder) -> Sequence[str]:
+        """Return configuration, weights and tokenizer."""
+        return ["config.json", *weight_files(folder), *tokenizer_files(folder)]
+
+    def load(
+        self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
+    ) -> LoadedCheckpoint:
+        """Load the transformer; pooling is the first token's unless a flag says otherwise."""
+        backbone = load_backbone(
+            folder.path,
+            device=device,
+            precision=precision,
+            trust_remote_code=options.trust_remote_code,
+        )
+        assumed = (
+            ()
+            if options.pooling
+            else (f"--pooling {DEFAULT_POOLING}: a plain Hugging Face checkpoint does not say.",)
+        )
+        return LoadedCheckpoint(
+            encoder=TransformerEncoder(
+                backbone,
+                pooling=options.pooling or DEFAULT_POOLING,
+                head=closing_layers(options, normalize=None, similarity=None),
+            ),
+            tokenizer_folder=tokenizer_folder(folder.path),
+            max_length=max_positions(backbone.config),
+            query_prefix=options.query_prefix or "",
+            passage_prefix=options.passage_prefix or "",
+            assumed=assumed,
+        )

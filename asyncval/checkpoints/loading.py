@@ -1,0 +1,230 @@
+"""From model files to an encoder: what the layouts share.
+
+Weights are data: safetensors first, `weights_only=True` for the rest, no code from a
+checkpoint unless the user said `--trust_remote_code`, and nothing from the network. Tensors
+are copied off their files, since a file that is rewritten would change a live model and one
+that shrinks would kill the process.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncval.checkpoints.folder import Folder
+from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
+from asyncval.core.types import EncoderOptions, Pooling, Precision, Similarity
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *TOKENIZER_FILES[-3:])
+UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
+"""Parts of a transformer that its last hidden states do not depend on."""
+
+
+class TransformerEncoder:
+    """One tower: a transformer, pooling, further layers, and the similarity's normalisation."""
+
+    def __init__(
+        self,
+        backbone: "nn.Module",
+        *,
+        pooling: Pooling,
+        head: Sequence[Callable[["Tensor"], "Tensor"]] = (),
+    ) -> None:
+        self.backbone = backbone
+        self.pooling = pooling
+        self.head = head
+
+    def encode_queries(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self._encode(ids, mask)
+
+    def encode_passages(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self._encode(ids, mask)
+
+    def _encode(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        hidden = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, T, H]
+        vectors = pool(hidden.float(), mask, self.pooling)
+        for layer in self.head:
+            vectors = layer(vectors)
+        return vectors
+
+
+def pool(hidden: "Tensor", mask: "Tensor", pooling: Pooling) -> "Tensor":
+    """Return one vector per text, [B, H], of hidden states [B, T, H] padded on the right."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "last":
+        rows = mask.new_tensor(range(len(mask)))
+        return hidden[rows, mask.sum(dim=1) - 1]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+
+
+def unit_length(vectors: "Tensor") -> "Tensor":
+    """Return the vectors [B, D] at length 1."""
+    from torch.nn.functional import normalize
+
+    return normalize(vectors, dim=-1)
+
+
+def weight_files(folder: Folder, prefix: str = "") -> list[str]:
+    """Return the files that hold a transformer's weights, shards included.
+
+    Raises:
+        CheckpointIncomplete: There are none.
+    """
+    found = next((prefix + name for name in WEIGHTS if prefix + name in folder), None)
+    if found is None:
+        raise CheckpointIncomplete(f"There are no weights yet ({prefix}{WEIGHTS[0]}, or another).")
+    if not found.endswith(".index.json"):
+        return [found]
+    index = folder.read_json(found)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise CheckpointIncomplete(f'{found} has no "weight_map".')
+    names = sorted({prefix + shard for shard in shards.values()})
+    missing = [name for name in names if name not in folder]
+    if missing:
+        raise CheckpointIncomplete(f"{missing[0]} is missing, which {found} names.")
+    return [found, *names]
+
+
+def tokenizer_files(folder: Folder, prefix: str = "") -> list[str]:
+    """Return the tokenizer's files that are there."""
+    return [prefix + name for name in TOKENIZER_FILES if prefix + name in folder]
+
+
+def tokenizer_folder(path: Path) -> Path | None:
+    """Return `path` if a tokenizer lies in it, else None."""
+    return path if any((path / name).is_file() for name in VOCABULARIES) else None
+
+
+def load_backbone(
+    path: Path, *, device: str, precision: Precision, trust_remote_code: bool
+) -> "nn.Module":
+    """Load a Hugging Face transformer without its task head, in evaluation mode.
+
+    Raises:
+        CheckpointUnsupported: It is no plain encoder, or needs code of its own.
+        CheckpointBroken: Tensors are missing, so some would be random.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(
+            path, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        _refuse_other_models(config)
+        model, info = AutoModel.from_pretrained(
+            path,
+            config=config,
+            dtype=getattr(
+                torch, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[precision]
+            ),
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise CheckpointUnsupported(f"transformers cannot load it: {first_line(error)}") from error
+    missing = sorted(
+        name
+        for name in info["missing_keys"]
+        if not _without_prefix(name).startswith(UNUSED_WEIGHTS)
+    )
+    if missing or info["mismatched_keys"]:
+        names = missing or sorted(str(key) for key in info["mismatched_keys"])
+        raise CheckpointBroken(
+            f"{len(names)} tensors of the model are not in the checkpoint or have another shape, "
+            f"for example {names[0]!r}: they would be random."
+        )
+    own_the_weights(model)
+    model.eval()
+    return model.to(device)  # type: ignore[no-any-return]
+
+
+def _without_prefix(name: str) -> str:
+    """Return a tensor's name without that of the base model (`bert.pooler...`)."""
+    first, _, rest = name.partition(".")
+    return rest if rest.startswith(UNUSED_WEIGHTS) and first.isalpha() else name
+
+
+def _refuse_other_models(config: Any) -> None:  # noqa: ANN401
+    architecture = next(iter(getattr(config, "architectures", None) or ()), "")
+    if architecture.endswith("ForSequenceClassification"):
+        raise CheckpointUnsupported(
+            f"{architecture} scores a query together with a passage (a re-ranker): it has no "
+            "vectors to search with."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointUnsupported(
+            f"{architecture or config.model_type} is an encoder-decoder: not supported yet."
+        )
+
+
+def own_the_weights(module: "nn.Module") -> None:
+    """Replace every tensor by a copy, so that none is backed by its file any more."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def max_positions(config: Any) -> int | None:  # noqa: ANN401
+    """Return how many tokens a transformer's position embeddings are for, None: no limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"):
+        positions -= config.pad_token_id + 1  # their positions begin behind the padding's
+    return positions
+
+
+def agree(flag: str, said: Any, recorded: Any) -> Any:  # noqa: ANN401
+    """Return what both say of one thing; None is silence.
+
+    Raises:
+        CheckpointUnsupported: They say different things.
+    """
+    if said is not None and recorded is not None and said != recorded:
+        raise CheckpointUnsupported(
+            f"{flag} says {said!r}, but the checkpoint says {recorded!r}: leave the flag out, or "
+            "validate it apart."
+        )
+    return recorded if said is None else said
+
+
+def closing_layers(
+    options: EncoderOptions, *, normalize: bool | None, similarity: Similarity | None
+) -> list[Callable[["Tensor"], "Tensor"]]:
+    """Return the last step: unit length where normalisation or the cosine asks for it."""
+    wants_unit = agree("--normalize", options.normalize, normalize)
+    chosen = agree("--similarity", options.similarity, similarity)
+    return [unit_length] if wants_unit or chosen == "cos" else []
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

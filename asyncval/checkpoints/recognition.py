@@ -1,0 +1,74 @@
+"""Which layout a folder has, and loading it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol, cast
+
+from asyncval.checkpoints import LAYOUTS
+from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.loading import tokenizer_folder
+from asyncval.core.errors import CheckpointUnsupported
+from asyncval.core.types import Checkpoint, EncoderOptions, LoadedCheckpoint, Precision
+from asyncval.lookup import look_up
+
+
+class Layout(Protocol):
+    """A kind of checkpoint folder: how to know it, what makes it whole, how to load it."""
+
+    name: str
+
+    def recognises(self, folder: Folder) -> bool:
+        """Say whether the folder is of this kind, be it whole or not."""
+
+    def model_files(self, folder: Folder) -> Sequence[str]:
+        """Return the relative paths of all files that the evaluation needs.
+
+        Raises:
+            CheckpointIncomplete: One that must be there is not.
+            CheckpointUnsupported: It is of this kind, but nothing that we can evaluate.
+        """
+
+    def load(
+        self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
+    ) -> LoadedCheckpoint:
+        """Load the encoder; weights are copied off their files.
+
+        Raises:
+            CheckpointError: It cannot be loaded, or what it says contradicts `options`.
+        """
+
+
+def layouts() -> list[Layout]:
+    """Return one of each layout, in the order of recognition."""
+    return [cast(Layout, look_up(name, LAYOUTS, option="--layout")()) for name in LAYOUTS]
+
+
+def layout_of(folder: Folder) -> Layout:
+    """Return the layout of a folder.
+
+    Raises:
+        CheckpointUnsupported: No layout knows it.
+    """
+    for layout in layouts():
+        if layout.recognises(folder):
+            return layout
+    raise CheckpointUnsupported(
+        f"{str(folder.path)!r} is no checkpoint of a known layout ({', '.join(LAYOUTS)}): it has "
+        "neither modules.json nor config.json."
+    )
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint, options: EncoderOptions, *, device: str, precision: Precision
+) -> LoadedCheckpoint:
+    """Load a checkpoint by its layout; its tokenizer may lie in the folder above it.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or what it says contradicts `options`.
+    """
+    folder = Folder.listing(checkpoint.path)
+    layout = layout_of(folder)
+    loaded = layout.load(folder, options, device=device, precision=precision)
+    if loaded.tokenizer_folder is None:
+        return replace(loaded, tokenizer_folder=tokenizer_folder(checkpoint.path.parent))
+    return loaded

@@ -1,0 +1,171 @@
+"""The options of every command: each is said once, here.
+
+A field is the flag, the key in a configuration file, its default, its help and its type.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from asyncval.core.types import EncoderOptions, Pooling, RunType, Similarity, WriteRun
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What a validation is: the data, the encoding, the measures."""
+
+    query_file: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--query_files"], metavar="FILE...")
+    ]
+    """Queries: JSON lines or TSV, .gz may follow. Several files are several query sets."""
+    candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+    """Passages: a folder, or files."""
+    qrel_file: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--qrel_files"], metavar="FILE...")
+    ]
+    """Judgements: TREC or BEIR columns. One file, or one for each query file."""
+
+    tokenizer_name_or_path: str | None = None
+    """The tokenizer. Default: the checkpoint's own, else that in the folder above it."""
+    q_max_len: int = 32
+    """The most tokens of a query, special tokens included."""
+    p_max_len: int = 128
+    """The most tokens of a passage, special tokens included."""
+    query_prefix: str | None = None
+    """Put before every query. Default: what the checkpoint says, or nothing."""
+    passage_prefix: str | None = None
+    """Put before every passage. Default: what the checkpoint says, or nothing."""
+    pooling: Pooling | None = None
+    """How tokens become one vector. Default: what the checkpoint says, or cls."""
+    normalize: Flag = False
+    """Bring all vectors to unit length, also where the checkpoint does not say so."""
+    similarity: Similarity | None = None
+    """Inner product or cosine. Default: what the checkpoint says, or ip."""
+    trust_remote_code: Flag = False
+    """Run model code that comes with a checkpoint. Only for checkpoints that you trust."""
+
+    metrics: tuple[str, ...] = ("RR@10", "nDCG@10")
+    """Measures, as ir_measures spells them: RR@10, nDCG@10, R@100, AP, P@5, Success@5."""
+    depth: int = 100
+    """How many passages are retrieved for a query."""
+    per_device_eval_batch_size: int | None = None
+    """The most texts in one batch. Default: a budget of tokens alone decides."""
+    retrieve_batch_size: int | None = None
+    """The most queries in one call of the search. Default: all."""
+    fp16: Flag = False
+    """Encode in half precision. A device that has no good one runs in fp32 and says so."""
+    bf16: Flag = False
+    """Encode in bfloat16, likewise."""
+    write_run: WriteRun = "trec"
+    """The form of the run files."""
+    write_embeddings: Flag = False
+    """Write all vectors and the ids of their rows."""
+    cache_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "asyncval")
+    """Where tokenised texts are kept for the next checkpoint and the next start."""
+
+    def encoder_options(self) -> EncoderOptions:
+        """Return what these options say of the encoder."""
+        return EncoderOptions(
+            pooling=self.pooling,
+            normalize=self.normalize or None,
+            similarity=self.similarity,
+            query_prefix=self.query_prefix,
+            passage_prefix=self.passage_prefix,
+            q_max_len=self.q_max_len,
+            p_max_len=self.p_max_len,
+            tokenizer=self.tokenizer_name_or_path,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig(ValidationConfig):
+    """Validate every checkpoint in a folder, those there already and those to come."""
+
+    ckpts_dir: Path
+    """The folder that the trainer writes its checkpoint folders to."""
+    output_dir: Path
+    """Where the ledger, the results and the run files go. One daemon per folder."""
+    logging_dir: Path | None = None
+    """Where reporters write. Default: `tensorboard` in the output folder."""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Where results are shown: tensorboard, none, or package.module:Name of your own."""
+    run_name: str = "asyncval"
+    """The name of this run in the reporters; TensorBoard's run directory."""
+    devices: tuple[str, ...] = ("auto",)
+    """One process each: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
+    max_num_valid: int | None = None
+    """End once this many checkpoints are validated."""
+    idle_timeout: float | None = None
+    """End once nothing new came for so many seconds."""
+    settle: float = 5.0
+    """How many seconds a checkpoint without trainer_state.json must have been unchanged."""
+    config: Path | None = None
+    """A YAML file with any of these options; the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(ValidationConfig):
+    """Validate the named checkpoints once, and exit."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
+    """Checkpoint folders."""
+    output_dir: Path | None = None
+    """Where run files go. Default: none are written."""
+    devices: tuple[str, ...] = ("auto",)
+    """Where to run: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
+    json: Flag = False
+    """Print JSON instead of a table."""
+    config: Path | None = None
+    """A YAML file with any of these options; the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Make a corpus subset: what a run retrieved, and what is judged."""
+
+    candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+    """The whole corpus: a folder, or files."""
+    run_file: Path
+    """The run that chooses passages: TREC or MS MARCO form, .gz may follow."""
+    qrel_file: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
+    """Judgements, whose passages are always kept."""
+    output_dir: Path
+    """Where the subset goes. It must not have one already."""
+    depth: int = 100
+    """How many passages of each query's ranking are kept."""
+    num_splits: int = 1
+    """How many files the subset is spread over, evenly."""
+    run_type: RunType = "auto"
+    """The run's form. Default: told by its columns."""
+    cache_dir: Path | None = None
+    """Accepted for the sake of older command lines; nothing is cached."""
+    config: Path | None = None
+    """A YAML file with any of these options; the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsConfig:
+    """Print what was measured, ascending by step."""
+
+    output_dir: Path
+    """The output folder of an `asyncval watch`."""
+    json: Flag = False
+    """Print an array, one object a checkpoint, instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """Print what waits, what runs and what failed, and why."""
+
+    output_dir: Path
+    """The output folder of an `asyncval watch`."""
+    json: Flag = False
+    """Print JSON instead of lines."""
+
+
+Config = WatchConfig | EvalConfig | SplitConfig | ResultsConfig | StatusConfig

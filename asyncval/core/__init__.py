@@ -1,0 +1,1 @@
+"""Values, rules and numbers: no files, no clock, no logging, no torch."""

@@ -1,0 +1,78 @@
+"""What the services ask of the outside: small protocols, by role."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from asyncval.core.types import Judgements, Progress, Retrieved, Text, Validation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Clock(Protocol):
+    """The time, for those who must not ask the machine themselves."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch: for records and for people."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards: for measuring and for waiting."""
+
+
+class Encoder(Protocol):
+    """Two towers (or one, twice) that turn token ids into vectors.
+
+    Both take int64 ids and a mask of the same shape [B, T], 1 where there is a token and 0
+    where there is padding, on the encoder's device, and return float vectors [B, D].
+    """
+
+    def encode_queries(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return the vectors of B queries."""
+
+    def encode_passages(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return the vectors of B passages."""
+
+
+class TextFormat(Protocol):
+    """A file format of queries and passages."""
+
+    def read(self, path: Path) -> Iterator[Text]:
+        """Yield the texts in the file's order.
+
+        Raises:
+            InvalidData: A line cannot be read; the message names the file and the line.
+        """
+
+
+class QrelsFormat(Protocol):
+    """A file format of relevance judgements."""
+
+    def read(self, path: Path) -> Judgements:
+        """Return all judgements. Raises InvalidData, which names the file and the line."""
+
+
+class RunFormat(Protocol):
+    """A file format of rankings."""
+
+    def read(self, path: Path) -> Iterator[Retrieved]:
+        """Yield the lines in the file's order. Raises InvalidData, naming file and line."""
+
+
+class Reporter(Protocol):
+    """A place that shows results. The ledger is the truth; a reporter is a projection of it."""
+
+    def publish(self, fresh: Sequence[Validation], recorded: Sequence[Validation]) -> None:
+        """Show `fresh`, which was not delivered before.
+
+        `recorded` is everything, ascending by step, `fresh` included: who can rewrite
+        what it shows makes it equal to that. It is called once at the start, possibly with
+        nothing fresh.
+        """
+
+    def close(self) -> None:
+        """Finish writing."""
+
+
+ProgressListener = Callable[[Progress], None]
+"""Whoever wants to know how far a validation is; called often, so it returns at once."""

@@ -1,0 +1,188 @@
+"""The values that pass between the parts.
+
+Axes: Q queries, P passages, D dimensions, K depth, B batch, T tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from asyncval.core.ports import Encoder
+
+Pooling = Literal["cls", "mean", "last"]
+Similarity = Literal["ip", "cos"]
+Precision = Literal["fp32", "fp16", "bf16"]
+RunType = Literal["auto", "trec", "msmarco"]
+WriteRun = Literal["trec", "msmarco", "none"]
+Judgements = Mapping[str, Mapping[str, int]]
+"""Query id to passage id to grade; a grade of 1 or more is relevant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A query or a passage as its file has it.
+
+    `text` is a string, or token ids without special tokens. `raw` is the line that it
+    stood in, with its line end.
+    """
+
+    id: str
+    text: str | tuple[int, ...]
+    title: str = ""
+    raw: bytes = b""
+
+    @property
+    def content(self) -> str | tuple[int, ...]:
+        """What is encoded: title and text joined by one space, as BEIR joins them."""
+        if isinstance(self.text, str) and self.title:
+            return f"{self.title} {self.text}".strip()
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderOptions:
+    """What a user says of the encoder; None: what the checkpoint says, or the default.
+
+    The maximum lengths are in tokens, special tokens included.
+    """
+
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    similarity: Similarity | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    q_max_len: int = 32
+    p_max_len: int = 128
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedCheckpoint:
+    """An encoder and what its checkpoint says about the texts that it wants.
+
+    `tokenizer_folder` has the tokenizer, None where the checkpoint carries none.
+    `max_length` is the largest number of tokens that the model can take. `assumed` is what
+    neither the checkpoint nor a flag said: one sentence each.
+    """
+
+    encoder: "Encoder"
+    tokenizer_folder: Path | None
+    max_length: int | None = None
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    lower_case: bool = False
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySet:
+    """Queries of one file, in its order, and the judgements for them."""
+
+    name: str
+    path: Path
+    qrels_path: Path
+    queries: tuple[Text, ...]
+    judgements: Judgements
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The ids of the queries that the mean goes over: in the file, and judged."""
+        return tuple(query.id for query in self.queries if query.id in self.judgements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """One line of a run file.
+
+    `rank` counts from 1. Exactly one of `rank` and `score` may be missing (None).
+    """
+
+    query_id: str
+    passage_id: str
+    rank: int | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A folder that a trainer finished writing.
+
+    `fingerprint` is a digest of the content of its model files: two checkpoints with the
+    same fingerprint are the same model. `step` is None where nothing tells it.
+    """
+
+    path: Path
+    step: int | None
+    layout: str
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+
+class State(StrEnum):
+    """Where a validation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One checkpoint that waits for its validation under one plan."""
+
+    id: int
+    checkpoint: Checkpoint
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the validation of one checkpoint gave.
+
+    `metrics` maps a measure (`RR@10`), or `<query set>/<measure>` where there are several
+    query sets, to its mean. `seconds` is by phase, `total` included.
+    """
+
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    num_texts: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """A row of the ledger: a checkpoint, the state of its validation, and what came of it.
+
+    Times are seconds since the epoch. `queue_length` and `lag_steps` are how many
+    checkpoints waited, and how far the newest one was ahead, when the result was recorded.
+    """
+
+    id: int
+    checkpoint: Checkpoint
+    state: State
+    reason: str = ""
+    attempts: int = 0
+    found_at: float = 0.0
+    finished_at: float | None = None
+    result: Result | None = None
+    queue_length: int = 0
+    lag_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running validation is; `total` is 0 where it is not known."""
+
+    phase: str
+    done: int = 0
+    total: int = 0

@@ -1,0 +1,192 @@
+"""Evaluating checkpoints in this process: what a worker does, and `asyncval eval`."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from asyncval.checkpoints.completeness import SENTINEL, examine
+from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.recognition import load_checkpoint
+from asyncval.clock import SystemClock
+from asyncval.core.discovery import step_in_name
+from asyncval.core.errors import CheckpointError, DeviceUnavailable
+from asyncval.core.measures import parse_measures
+from asyncval.core.ports import ProgressListener
+from asyncval.core.types import (
+    Checkpoint,
+    Precision,
+    Progress,
+    Result,
+    State,
+    Validation,
+    WriteRun,
+)
+from asyncval.data.collection import load_query_sets, read_passages
+from asyncval.execution.messages import WorkerSetup
+from asyncval.outputs import write_outputs
+from asyncval.retrieval.encode import Encoding
+from asyncval.retrieval.search import import_faiss
+from asyncval.retrieval.tokens import TokenCache
+from asyncval.retrieval.validate import Task, Validator
+
+HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
+
+
+class Evaluation:
+    """Evaluates one checkpoint after another on one device, and writes what it leaves on disk.
+
+    Args:
+        setup: The data and how to evaluate.
+        device: `cpu`, `cuda:N` or `auto`; where a GPU is meant, it is the one that is visible.
+
+    Raises:
+        UsageError: The device or a library is missing, or the data cannot be read.
+    """
+
+    def __init__(self, setup: WorkerSetup, *, device: str) -> None:
+        import_faiss()
+        self.device = resolve_device(device)
+        self.precision, self.note = resolve_precision(self.device, fp16=setup.fp16, bf16=setup.bf16)
+        self._setup = setup
+        self._validator = self._make_validator()
+
+    def _make_validator(self) -> Validator:
+        setup = self._setup
+        query_sets = load_query_sets(
+            [Path(path) for path in setup.query_files], [Path(path) for path in setup.qrel_files]
+        )
+        passage_files = [Path(path) for path in setup.passage_files]
+        return Validator(
+            Task(
+                query_sets=query_sets,
+                query_digests=setup.query_digests,
+                passages=lambda: read_passages(passage_files),
+                corpus_digest=setup.corpus_digest,
+                measures=parse_measures(setup.measures),
+                depth=setup.depth,
+                options=setup.options,
+                queries_at_once=setup.queries_at_once,
+            ),
+            load=lambda checkpoint: load_checkpoint(
+                checkpoint, setup.options, device=self.device, precision=self.precision
+            ),
+            encoding=Encoding(device=self.device, batch_size=setup.batch_size),
+            cache=TokenCache(Path(setup.cache_dir)),
+            clock=SystemClock(),
+        )
+
+    def run(
+        self, checkpoint: Checkpoint, *, listener: ProgressListener = lambda progress: None
+    ) -> Result:
+        """Validate a checkpoint and write its run files and whatever else was asked for.
+
+        Raises:
+            CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
+        """
+        outcome = self._validator.validate(checkpoint, listener=listener)
+        setup = self._setup
+        if setup.output_dir is not None:
+            write_outputs(
+                outcome,
+                Path(setup.output_dir),
+                name=checkpoint.name,
+                runs=cast(WriteRun, setup.write_run),
+                embeddings=setup.write_embeddings,
+            )
+        return outcome.result
+
+
+def resolve_device(name: str) -> str:
+    """Return the device's name in this process, where at most one CUDA device is visible.
+
+    Raises:
+        DeviceUnavailable: It is not there.
+    """
+    import torch
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise DeviceUnavailable(
+            f"--devices: {name} is not there: this machine has no usable CUDA device. Give cpu."
+        )
+    return "cuda:0"
+
+
+def resolve_precision(device: str, *, fp16: bool, bf16: bool) -> tuple[Precision, str]:
+    """Return the precision to run in, and what to say where it is not the one asked for."""
+    if not fp16 and not bf16:
+        return "fp32", ""
+    if device != "cpu":
+        return ("bf16" if bf16 else "fp16"), ""
+    if bf16 and HALF_PRECISION_FLAGS & set(_cpu_flags()):
+        return "bf16", ""
+    asked = "bf16" if bf16 else "fp16"
+    return "fp32", f"--{asked}: this CPU has no good {asked}, so everything runs in fp32."
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
+
+
+def evaluate_all(
+    paths: Sequence[Path],
+    evaluation: Evaluation,
+    *,
+    listener: Callable[[str, Progress], None] = lambda name, progress: None,
+) -> list[Validation]:
+    """Validate checkpoint folders one after another; return a row for each, in the order given."""
+    clock = SystemClock()
+    rows = []
+    for number, path in enumerate(paths):
+        checkpoint = Checkpoint(path=path.absolute(), step=_step(path), layout="")
+        state, reason, result = State.DONE, "", None
+        try:
+            examine(Folder.listing(path), step=None)
+            result = evaluation.run(checkpoint, listener=partial(listener, path.name))
+        except CheckpointError as error:
+            state, reason = State.FAILED, str(error)
+        now = clock.now()
+        rows.append(
+            Validation(
+                id=number,
+                checkpoint=checkpoint,
+                state=state,
+                reason=reason,
+                found_at=now,
+                finished_at=now,
+                result=result,
+            )
+        )
+    return rows
+
+
+def _step(path: Path) -> int | None:
+    """Return the step that the name tells, or the trainer's own state, or None."""
+    step = step_in_name(path.name)
+    if step is not None:
+        return step
+    try:
+        recorded = Folder.listing(path).read_json(SENTINEL)["global_step"]
+    except (CheckpointError, KeyError, TypeError):
+        return None
+    return recorded if isinstance(recorded, int) else None
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries off the network and off the terminal; before they are imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    for name in ("faiss", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()

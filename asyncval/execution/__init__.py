@@ -1,0 +1,1 @@
+"""Where validations run: one file per kind of executor."""

@@ -1,0 +1,219 @@
+"""One warm process per device on this machine.
+
+A process is started once, holds torch and the tokenised texts, and evaluates one checkpoint
+after another. It shares nothing with the daemon but the messages, so its crash is a message
+too. It dies with the daemon.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from asyncval.core.errors import DeviceUnavailable, UsageError, WorkerStopped
+from asyncval.core.types import Job
+from asyncval.execution.messages import WorkerSetup, job_to_json
+
+logger = logging.getLogger(__name__)
+STOP_SECONDS = 5.0
+DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a process said, or, with the kind `stopped`, that it ended."""
+
+    device: str
+    kind: str
+    values: Mapping[str, Any]
+
+
+def device_environment(device: str) -> dict[str, str]:
+    """Return the environment of a device's process: that device, no network, no training job."""
+    kept = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
+    kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+    if device == "cpu":
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    elif device != "auto":
+        visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+        index = int(device.removeprefix("cuda:"))
+        if visible and index >= len(visible):
+            raise DeviceUnavailable(
+                f"--devices: {device} is not there: CUDA_VISIBLE_DEVICES has {len(visible)}."
+            )
+        kept["CUDA_VISIBLE_DEVICES"] = visible[index] if visible else str(index)
+    return kept
+
+
+class LocalExecutor:
+    """The processes of all devices.
+
+    Args:
+        devices: `cpu`, `cuda:0` and so on, or `auto` for the best there is.
+        post: Called from a thread for every message.
+        log_folder: Where the standard error of each process goes; None for our own.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        *,
+        post: Callable[[Message], None],
+        log_folder: Path | None = None,
+    ) -> None:
+        self._post = post
+        self._log_folder = log_folder
+        self._setup: WorkerSetup | None = None
+        self._processes = {device: self._spawn(device) for device in devices}
+        self._starting: set[str] = set()
+        self._busy: dict[str, Job] = {}
+
+    def set_up(self, setup: WorkerSetup) -> dict[str, Any]:
+        """Tell every process what to do, and wait until all can; return what the first said.
+
+        Raises:
+            UsageError: One cannot work here: the device or a library is missing.
+            WorkerStopped: One ended before it was ready.
+        """
+        self._setup = setup
+        answers = [self._greet(device) for device in self._processes]
+        for device in self._processes:
+            threading.Thread(target=self._read, args=(device,), daemon=True).start()
+        return answers[0]
+
+    def _greet(self, device: str) -> dict[str, Any]:
+        process = self._processes[device]
+        assert self._setup is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{self._setup.to_json()}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerStopped(
+                f"The evaluation process of {device} ended while it started "
+                f"({_how_it_ended(process.wait())}).{self._last_words(device)}"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if answer["kind"] == "refused":
+            raise UsageError(answer["reason"])
+        return answer
+
+    @property
+    def idle(self) -> list[str]:
+        """The devices that wait for a job."""
+        return [d for d in self._processes if d not in self._busy and d not in self._starting]
+
+    @property
+    def running(self) -> Mapping[str, Job]:
+        """The job of every busy device."""
+        return self._busy
+
+    def submit(self, device: str, job: Job) -> None:
+        """Give an idle device a job."""
+        self._busy[device] = job
+        self._send(device, job_to_json(job))
+
+    def _send(self, device: str, line: str) -> None:
+        stdin = self._processes[device].stdin
+        assert stdin is not None
+        try:
+            stdin.write(f"{line}\n")
+            stdin.flush()
+        except BrokenPipeError:
+            logger.debug("The process of %s is gone; its reader says so.", device)
+
+    def take_note(self, message: Message) -> Job | None:
+        """Update what is running after a message; return the job that it ends, if any.
+
+        A process that stopped is started again.
+        """
+        if message.kind == "ready":
+            self._starting.discard(message.device)
+        if message.kind not in ("done", "failed", "stopped"):
+            return None
+        if message.kind == "stopped":
+            self._restart(message.device)
+        return self._busy.pop(message.device, None)
+
+    def stop(self) -> None:
+        """End all processes: politely those that are idle, at once those that are busy."""
+        for device, process in self._processes.items():
+            if process.stdin is not None:
+                try:
+                    process.stdin.close()
+                except BrokenPipeError:
+                    logger.debug("The process of %s is gone already.", device)
+            if device in self._busy:
+                process.kill()
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _spawn(self, device: str) -> "subprocess.Popen[str]":
+        log = None
+        if self._log_folder is not None:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
+            log = self._log_path(device).open("ab")
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "asyncval.worker", device, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=device_environment(device),
+                text=True,
+                start_new_session=True,  # Ctrl-C in the terminal is the daemon's to act on
+            )
+        finally:
+            if log is not None:
+                log.close()
+
+    def _restart(self, device: str) -> None:
+        self._processes[device] = self._spawn(device)
+        self._starting.add(device)
+        assert self._setup is not None
+        self._send(device, self._setup.to_json())
+        threading.Thread(target=self._read, args=(device,), daemon=True).start()
+
+    def _read(self, device: str) -> None:
+        """Post everything that one process says, until it ends."""
+        process = self._processes[device]
+        assert process.stdout is not None
+        for line in process.stdout:
+            values = json.loads(line)
+            self._post(Message(device, values.pop("kind"), values))
+        how = _how_it_ended(process.wait())
+        reason = f"The evaluation process ended unexpectedly ({how}).{self._last_words(device)}"
+        self._post(Message(device, "stopped", {"reason": reason}))
+
+    def _log_path(self, device: str) -> Path:
+        assert self._log_folder is not None
+        return self._log_folder / f"worker-{device.replace(':', '-')}.log"
+
+    def _last_words(self, device: str) -> str:
+        if self._log_folder is None:
+            return ""
+        lines = self._log_path(device).read_text("utf-8", "replace").strip().splitlines()
+        return f" Its last words: {lines[-1][:300]}" if lines else ""
+
+
+def _how_it_ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+Inbox = SimpleQueue[Any]
+"""Where everything that the daemon waits for arrives: messages, wake-ups, signals."""

@@ -1,0 +1,9 @@
+"""Where results are shown.
+
+This is the one place where a reporter is added.
+"""
+
+REPORTERS = {
+    "jsonl": "asyncval.reporters.jsonl:JsonLinesReporter",
+    "tensorboard": "asyncval.reporters.tensorboard:TensorBoardReporter",
+}

@@ -1,0 +1,1 @@
+"""From texts to measures: tokenise, encode, search, rank, score."""

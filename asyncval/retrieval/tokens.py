@@ -1,0 +1,252 @@
+"""Texts become token ids once, and are kept as flat arrays on disk.
+
+A store is a folder with `ids.bin` (all token ids after one another, special tokens
+included), `offsets.npy` (int64 [N+1], where each text begins), `text_ids.npy` (the ids of the
+texts as UTF-8 bytes) and `about.json`. It is named by a digest of everything that it depends
+on, written aside and renamed, and mapped into memory by whoever uses it.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
+from asyncval.core.types import Text
+
+FORMAT = 1
+TEXTS_AT_ONCE = 4096
+MAX_UNKNOWN = 0.5
+"""The share of unknown tokens above which a tokenizer cannot be the right one."""
+
+
+class TextIds(Sequence[str]):
+    """Ids of texts, kept as an array of UTF-8 bytes and decoded one at a time."""
+
+    def __init__(self, encoded: NDArray[np.bytes_]) -> None:
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "TextIds": ...
+    def __getitem__(self, index: int | slice) -> "str | TextIds":
+        found = self._encoded[index]
+        return TextIds(found) if isinstance(index, slice) else bytes(found).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (each.decode() for each in self._encoded.tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStore:
+    """N tokenised texts: `ids` [all tokens], `offsets` int64 [N+1], `text_ids` [N]."""
+
+    ids: NDArray[np.unsignedinteger[Any]]
+    offsets: NDArray[np.int64]
+    text_ids: TextIds
+    unknown_rate: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of tokens of each text, [N]."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How texts become tokens: `max_length` counts the special tokens."""
+
+    max_length: int
+    prefix: str = ""
+    lower_case: bool = False
+
+    def apply(self, content: str) -> str:
+        """Return the text that the tokenizer gets."""
+        text = self.prefix + content
+        return text.lower() if self.lower_case else text
+
+
+class Tokenizer:
+    """A fast tokenizer of transformers, read from a local folder or the local cache."""
+
+    def __init__(self, name_or_path: str, *, trust_remote_code: bool = False) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                name_or_path, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            state = self._tokenizer.backend_tokenizer.to_str()
+        except Exception as error:  # transformers raises almost anything for a bad folder
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CheckpointUnsupported(
+                f"The tokenizer {name_or_path!r} cannot be loaded: {reason} Give a local folder "
+                "with --tokenizer_name_or_path."
+            ) from error
+        self.digest = hashlib.sha256(state.encode()).hexdigest()
+        self._tokenizer.model_max_length = int(1e9)  # our own limit is the one that counts
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of ids, added tokens included."""
+        return len(self._tokenizer)
+
+    def encode(self, texts: Sequence[Text], recipe: Recipe) -> list[list[int]]:
+        """Return the ids of every text, special tokens included, cut to the maximum length."""
+        if isinstance(texts[0].content, str):
+            if not all(isinstance(text.content, str) for text in texts):
+                raise InvalidData("Some texts are token ids and some are strings: use one form.")
+            encoded = self._tokenizer(
+                [recipe.apply(str(text.content)) for text in texts],
+                truncation=True,
+                max_length=recipe.max_length,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+            return list(encoded["input_ids"])
+        return [self._add_special(text, recipe) for text in texts]
+
+    def _add_special(self, text: Text, recipe: Recipe) -> list[int]:
+        content = text.content
+        if isinstance(content, str):
+            raise InvalidData("Some texts are token ids and some are strings: use one form.")
+        if recipe.prefix:
+            raise InvalidData(
+                f"The text {text.id!r} is a list of token ids, so the prefix {recipe.prefix!r} "
+                "cannot be put before it: use raw text."
+            )
+        if max(content, default=0) >= self.vocabulary_size:
+            raise InvalidData(
+                f"The text {text.id!r} has the token id {max(content)}, but the tokenizer knows "
+                f"only {self.vocabulary_size}: it was made with another one."
+            )
+        before, after = self._special_ids()
+        kept = recipe.max_length - len(before) - len(after)
+        return [*before, *content[: max(kept, 0)], *after]
+
+    def _special_ids(self) -> tuple[list[int], list[int]]:
+        """Return the ids that the tokenizer puts before and after a text."""
+        bare = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = self._tokenizer("a")["input_ids"]
+        start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return whole[:start], whole[start + len(bare) :]
+
+    def count_unknown(self, ids: NDArray[np.unsignedinteger[Any]]) -> int:
+        """Return how many of the ids are the unknown token."""
+        unknown = self._tokenizer.unk_token_id
+        return 0 if unknown is None else int((ids == unknown).sum())
+
+
+class TokenCache:
+    """Token stores in a folder, shared by processes and found again after a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(
+        self,
+        *,
+        content: str,
+        texts: Callable[[], Iterable[Text]],
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> TokenStore:
+        """Return the store for these texts, made now if it is not there yet.
+
+        Args:
+            content: A digest of the texts' files.
+            texts: Gives the texts, in order; called only if they must be tokenised.
+            tokenizer: The tokenizer; its digest is part of the store's name.
+            recipe: Prefix, length and case; part of the store's name.
+            on_progress: Told how many texts are done.
+
+        Raises:
+            CheckpointBroken: Most tokens are unknown, so the tokenizer is not the right one.
+        """
+        wanted = json.dumps(
+            [FORMAT, content, tokenizer.digest, recipe.max_length, recipe.prefix, recipe.lower_case]
+        )
+        place = self._folder / "tokens" / hashlib.sha256(wanted.encode()).hexdigest()[:32]
+        if not place.exists():
+            self._make(place, texts(), tokenizer, recipe, on_progress)
+        store = _open_store(place)
+        if store.unknown_rate > MAX_UNKNOWN:
+            raise CheckpointBroken(
+                f"{store.unknown_rate:.0%} of all tokens are unknown to the tokenizer: it does not "
+                "fit these texts, or its vocabulary is missing."
+            )
+        return store
+
+    def _make(
+        self,
+        place: Path,
+        texts: Iterable[Text],
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
+        try:
+            _write_store(partial, texts, tokenizer, recipe, on_progress)
+            partial.rename(place)
+        except OSError:
+            if not place.exists():  # else another process was faster, with the same content
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_store(
+    folder: Path,
+    texts: Iterable[Text],
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    on_progress: Callable[[int], None],
+) -> None:
+    dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.uint32)
+    lengths: list[NDArray[np.int64]] = []
+    text_ids: list[bytes] = []
+    unknown = 0
+    with (folder / "ids.bin").open("wb") as file:
+        remaining = iter(texts)
+        while some := list(islice(remaining, TEXTS_AT_ONCE)):
+            encoded = tokenizer.encode(some, recipe)
+            flat = np.fromiter((token for ids in encoded for token in ids), dtype=dtype)
+            flat.tofile(file)
+            lengths.append(np.array([len(ids) for ids in encoded], dtype=np.int64))
+            text_ids.extend(text.id.encode() for text in some)
+            unknown += tokenizer.count_unknown(flat)
+            on_progress(len(text_ids))
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+    np.save(folder / "offsets.npy", offsets)
+    np.save(folder / "text_ids.npy", np.array(text_ids))
+    about = {"dtype": dtype.name, "unknown_rate": unknown / max(int(offsets[-1]), 1)}
+    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _open_store(folder: Path) -> TokenStore:
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    return TokenStore(
+        ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
+        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+        text_ids=TextIds(np.load(folder / "text_ids.npy", mmap_mode="r")),
+        unknown_rate=about["unknown_rate"],
+    )
