@@ -23,6 +23,7 @@ MAX_ATTEMPTS = 3
 STOP_GRACE_SECONDS = 10.0
 EXIT_OK = 0
 EXIT_SOME_FAILED = 4
+NOT_STARTED = (Progress(phase="start"), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,8 @@ class View:
     """What a terminal may show of the daemon."""
 
     validations: list[Validation] = field(default_factory=list)
-    running: Mapping[str, Job] = field(default_factory=dict)
-    progress: dict[str, tuple[Progress, float]] = field(default_factory=dict)
-    """By device: the progress, and the monotonic time at which its phase began."""
+    running: Mapping[str, tuple[Job, Progress, float]] = field(default_factory=dict)
+    """By device: the job, how far it is, and the monotonic time at which the phase began."""
     waiting: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,6 +105,7 @@ class Daemon:
         self._clock = clock
         self._alarm = Alarm(watcher.root, lambda: inbox.put(WAKE))
         self._view = View()
+        self._progress: dict[str, tuple[Progress, float]] = {}
         self._active_at = clock.monotonic()
         self._stop_signals: deque[int] = deque()
         self._stop_at = 0.0
@@ -127,8 +128,7 @@ class Daemon:
             return self._loop()
         finally:
             self._alarm.stop()
-            self._executor.stop()
-            for job in self._executor.running.values():
+            for job in self._executor.stop():
                 self._ledger.requeue(job.id)
             self._refresh()
             self._reporting.close()
@@ -168,7 +168,7 @@ class Daemon:
             job = self._ledger.claim(plan=self._plan)
             if job is None:
                 return
-            logger.info("%s: validating on %s.", job.checkpoint.name, device)
+            logger.info("%s: validating on %s.", job.checkpoint.name, self._executor.label(device))
             self._executor.submit(device, job)
 
     def _num_done(self) -> int:
@@ -209,15 +209,15 @@ class Daemon:
                 done=message.values["done"],
                 total=message.values["total"],
             )
-            before, since = self._view.progress.get(message.device, (None, 0.0))
-            if before is None or before.phase != progress.phase:
+            before, since = self._progress.get(message.device, NOT_STARTED)
+            if before.phase != progress.phase:
                 since = self._clock.monotonic()
-            self._view.progress[message.device] = (progress, since)
+            self._progress[message.device] = (progress, since)
             return
         job = self._executor.take_note(message)
         if job is None:
             return
-        self._view.progress.pop(message.device, None)
+        self._progress.pop(message.device, None)
         self._active_at = self._clock.monotonic()
         if message.kind == "done":
             self._record(job, result_from_values(message.values["result"]))
@@ -249,7 +249,10 @@ class Daemon:
 
     def _refresh(self) -> None:
         self._view.validations = self._ledger.validations(plan=self._plan)
-        self._view.running = self._executor.running
+        self._view.running = {
+            self._executor.label(device): (job, *self._progress.get(device, NOT_STARTED))
+            for device, job in self._executor.running.items()
+        }
         self._view.waiting = self._watcher.waiting
         self._screen.update(self._view, now=self._clock.monotonic())
 

@@ -66,8 +66,7 @@ def render(view: View, *, now: float) -> RenderableType:
     parts: list[RenderableType] = []
     if current(view.validations):
         parts += [results_table(view.validations, max_rows=MAX_ROWS), Text()]
-    for device, job in view.running.items():
-        progress, since = view.progress.get(device, (Progress(phase="start"), now))
+    for device, (job, progress, since) in view.running.items():
         parts.append(_running(device, job.checkpoint.name, progress, seconds=now - since))
     waiting = f"queued: {_some(queued)}" if queued else "queue empty"
     if view.waiting:

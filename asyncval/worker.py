@@ -46,7 +46,7 @@ def main() -> int:
     except UsageError as error:
         say("refused", reason=str(error))
         return error.exit_code
-    say("ready", device=device, precision=evaluation.precision, note=evaluation.note)
+    say("ready", device=evaluation.device, precision=evaluation.precision, note=evaluation.note)
     measures = parse_measures(setup.measures)
     threading.Thread(target=warm_up, args=(measures,), daemon=True).start()
     for line in sys.stdin:

@@ -23,6 +23,7 @@ from asyncval.execution.messages import WorkerSetup, job_to_json
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
+AUTO = "auto"
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -41,7 +42,7 @@ def device_environment(device: str) -> dict[str, str]:
     kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_WAIT_POLICY": "PASSIVE"}
     if device == "cpu":
         kept["CUDA_VISIBLE_DEVICES"] = ""
-    elif device != "auto":
+    elif device != AUTO:
         visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
         index = int(device.removeprefix("cuda:"))
         if visible and index >= len(visible):
@@ -74,6 +75,7 @@ class LocalExecutor:
         self._processes = {device: self._spawn(device) for device in devices}
         self._starting: set[str] = set()
         self._busy: dict[str, Job] = {}
+        self._labels: dict[str, str] = {}
 
     def set_up(self, setup: WorkerSetup) -> dict[str, Any]:
         """Tell every process what to do, and wait until all can; return what the first said.
@@ -107,7 +109,13 @@ class LocalExecutor:
         answer: dict[str, Any] = json.loads(line)
         if answer["kind"] == "refused":
             raise UsageError(answer["reason"])
+        if device == AUTO:
+            self._labels[device] = answer["device"]
         return answer
+
+    def label(self, device: str) -> str:
+        """Return what a person calls the device: `auto` is the one that was found."""
+        return self._labels.get(device, device)
 
     @property
     def idle(self) -> list[str]:
@@ -146,8 +154,8 @@ class LocalExecutor:
             self._restart(message.device)
         return self._busy.pop(message.device, None)
 
-    def stop(self) -> None:
-        """End all processes: politely those that are idle, at once those that are busy."""
+    def stop(self) -> list[Job]:
+        """End all processes, at once those that are busy; return the jobs that this cut short."""
         for device, process in self._processes.items():
             if process.stdin is not None:
                 try:
@@ -162,6 +170,9 @@ class LocalExecutor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        cut_short = list(self._busy.values())
+        self._busy.clear()
+        return cut_short
 
     def _spawn(self, device: str) -> "subprocess.Popen[str]":
         log = None

@@ -1,0 +1,30 @@
+# Everything runs in a virtual environment of the project's own, made when it is first needed.
+VENV ?= .venv
+PYTHON ?= python3
+DEMO_FLAGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint unit clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install  ## Train a small retriever on this machine's Python sources, validated as it trains.
+	$(BIN)/python examples/quickstart/demo.py $(DEMO_FLAGS)
+
+test: lint unit  ## Everything that a change must pass.
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) demo
