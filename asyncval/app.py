@@ -30,7 +30,7 @@ from asyncval.daemon import Daemon, Limits
 from asyncval.data.collection import Collection, load_collection
 from asyncval.data.files import digest_of
 from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
-from asyncval.execution.local import LocalExecutor
+from asyncval.execution.local import LocalExecutor, device_environment
 from asyncval.execution.messages import WorkerSetup
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
@@ -39,7 +39,7 @@ from asyncval.options import as_yaml
 from asyncval.reporters import REPORTERS
 from asyncval.reporting import Reporting
 from asyncval.splitter import split
-from asyncval.ui import LiveScreen, PlainScreen, results_table, set_up_logging
+from asyncval.ui import EvalScreen, LiveScreen, PlainScreen, results_table, set_up_logging
 from asyncval.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,6 @@ def watch(config: WatchConfig) -> int:
 
 def evaluate(config: EvalConfig) -> int:
     """Validate the named checkpoints and print what came of it."""
-    quiet_libraries()
     console = Console(stderr=True)
     set_up_logging(console)
     _check(config)
@@ -121,18 +120,30 @@ def evaluate(config: EvalConfig) -> int:
         raise InvalidOption(
             f"CKPT: there is no folder {missing[0]!r}." if missing else "CKPT: give a checkpoint."
         )
+    names = [path.name for path in config.checkpoints]
+    if config.output_dir is not None and len(set(names)) < len(names):
+        raise InvalidOption("CKPT: two folders have the same name, so their run files would too.")
     if len(config.devices) > 1:
         raise InvalidOption("--devices: `asyncval eval` runs on one device.")
+    device = _device(config.devices[0])
+    os.environ.update(device_environment(device))
+    quiet_libraries()
     collection = load_collection(
         query_files=config.query_file, qrel_files=config.qrel_file, candidates=config.candidate_dir
     )
     _check_ids(collection, config)
     _introduce(collection)
     setup = _worker_setup(config, collection, output_dir=config.output_dir)
-    evaluation = Evaluation(setup, device=_device(config.devices[0]))
+    evaluation = Evaluation(setup, device=device)
     if evaluation.note:
         logger.warning(evaluation.note)
-    rows = evaluate_all(config.checkpoints, evaluation)
+    clock = SystemClock()
+    with EvalScreen(console) as screen:
+        rows = evaluate_all(
+            config.checkpoints,
+            evaluation,
+            listener=lambda name, progress: screen.show(name, progress, now=clock.monotonic()),
+        )
     _print_rows(rows, as_json=config.json)
     failed = [row for row in rows if row.state is State.FAILED]
     for row in failed:

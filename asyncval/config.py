@@ -3,6 +3,7 @@
 A field is the flag, the key in a configuration file, its default, its help and its type.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,14 @@ import tyro
 
 from asyncval.core.types import EncoderOptions, Pooling, RunType, Similarity, WriteRun
 
+MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
+MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+def default_cache_dir() -> Path:
+    """Return where caches go on this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncval"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +37,15 @@ class ValidationConfig:
     ]
     """Judgements: TREC or BEIR columns. One file, or one for each query file."""
 
-    tokenizer_name_or_path: str | None = None
+    tokenizer_name_or_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """The tokenizer. Default: the checkpoint's own, else that in the folder above it."""
     q_max_len: int = 32
     """The most tokens of a query, special tokens included."""
     p_max_len: int = 128
     """The most tokens of a passage, special tokens included."""
-    query_prefix: str | None = None
+    query_prefix: MaybeText = None
     """Put before every query. Default: what the checkpoint says, or nothing."""
-    passage_prefix: str | None = None
+    passage_prefix: MaybeText = None
     """Put before every passage. Default: what the checkpoint says, or nothing."""
     pooling: Pooling | None = None
     """How tokens become one vector. Default: what the checkpoint says, or cls."""
@@ -48,13 +56,13 @@ class ValidationConfig:
     trust_remote_code: Flag = False
     """Run model code that comes with a checkpoint. Only for checkpoints that you trust."""
 
-    metrics: tuple[str, ...] = ("RR@10", "nDCG@10")
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MEASURE...")] = ("RR@10", "nDCG@10")
     """Measures, as ir_measures spells them: RR@10, nDCG@10, R@100, AP, P@5, Success@5."""
     depth: int = 100
     """How many passages are retrieved for a query."""
-    per_device_eval_batch_size: int | None = None
+    per_device_eval_batch_size: MaybeInt = None
     """The most texts in one batch. Default: a budget of tokens alone decides."""
-    retrieve_batch_size: int | None = None
+    retrieve_batch_size: MaybeInt = None
     """The most queries in one call of the search. Default: all."""
     fp16: Flag = False
     """Encode in half precision. A device that has no good one runs in fp32 and says so."""
@@ -64,7 +72,7 @@ class ValidationConfig:
     """The form of the run files."""
     write_embeddings: Flag = False
     """Write all vectors and the ids of their rows."""
-    cache_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "asyncval")
+    cache_dir: Path = field(default_factory=default_cache_dir)
     """Where tokenised texts are kept for the next checkpoint and the next start."""
 
     def encoder_options(self) -> EncoderOptions:
@@ -90,21 +98,21 @@ class WatchConfig(ValidationConfig):
     """The folder that the trainer writes its checkpoint folders to."""
     output_dir: Path
     """Where the ledger, the results and the run files go. One daemon per folder."""
-    logging_dir: Path | None = None
+    logging_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where reporters write. Default: `tensorboard` in the output folder."""
-    report_to: tuple[str, ...] = ("tensorboard",)
+    report_to: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("tensorboard",)
     """Where results are shown: tensorboard, none, or package.module:Name of your own."""
     run_name: str = "asyncval"
     """The name of this run in the reporters; TensorBoard's run directory."""
-    devices: tuple[str, ...] = ("auto",)
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
     """One process each: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
-    max_num_valid: int | None = None
+    max_num_valid: MaybeInt = None
     """End once this many checkpoints are validated."""
-    idle_timeout: float | None = None
+    idle_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """End once nothing new came for so many seconds."""
-    settle: float = 5.0
+    settle: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 5.0
     """How many seconds a checkpoint without trainer_state.json must have been unchanged."""
-    config: Path | None = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 
 
@@ -114,13 +122,13 @@ class EvalConfig(ValidationConfig):
 
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
     """Checkpoint folders."""
-    output_dir: Path | None = None
+    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where run files go. Default: none are written."""
-    devices: tuple[str, ...] = ("auto",)
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
     """Where to run: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
     json: Flag = False
     """Print JSON instead of a table."""
-    config: Path | None = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 
 
@@ -142,9 +150,9 @@ class SplitConfig:
     """How many files the subset is spread over, evenly."""
     run_type: RunType = "auto"
     """The run's form. Default: told by its columns."""
-    cache_dir: Path | None = None
+    cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Accepted for the sake of older command lines; nothing is cached."""
-    config: Path | None = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 
 

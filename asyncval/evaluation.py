@@ -140,7 +140,7 @@ def evaluate_all(
     paths: Sequence[Path],
     evaluation: Evaluation,
     *,
-    listener: Callable[[str, Progress], None] = lambda name, progress: None,
+    listener: Callable[[str, Progress], None],
 ) -> list[Validation]:
     """Validate checkpoint folders one after another; return a row for each, in the order given."""
     clock = SystemClock()

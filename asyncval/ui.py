@@ -118,6 +118,33 @@ class LiveScreen:
         self._live.stop()
 
 
+class EvalScreen:
+    """One line at the bottom of a terminal while `asyncval eval` works; nothing elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._shows = console.is_terminal
+        self._began = ("", "", 0.0)
+
+    def __enter__(self) -> "EvalScreen":
+        if self._shows:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._shows:
+            self._live.stop()
+
+    def show(self, name: str, progress: Progress, *, now: float) -> None:
+        """Draw how far a checkpoint is, as of the monotonic time `now`."""
+        if not self._shows:
+            return
+        if self._began[:2] != (name, progress.phase):
+            self._began = (name, progress.phase, now)
+        line = _running("", name, progress, seconds=now - self._began[2])
+        self._live.update(line, refresh=True)
+
+
 def set_up_logging(console: Console) -> None:
     """Log to standard error: through the console where it is a terminal, plainly otherwise."""
     if console.is_terminal:
