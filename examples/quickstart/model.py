@@ -1,0 +1,106 @@
+"""Make a small BERT that knows nothing yet, and a tokenizer that knows identifiers.
+
+The tokenizer is trained on the training text only. It keeps words and numbers and drops
+punctuation; `snake_case` and `CamelCase` fall apart into their words.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+# Where a capital begins a new word: between aB, and between the A and Bc of ABc.
+CAMEL_CASE = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+WORD = r"[a-z]+|[0-9]"
+MAX_LENGTH = 128
+
+
+def training_texts(path: Path) -> Iterator[str]:
+    """Yield queries and passages of a training file."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield row["query"]
+            yield row["positive"]
+
+
+def train_tokenizer(texts: Iterator[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a WordPiece tokenizer that adds [CLS] and [SEP]."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(CAMEL_CASE), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False
+        ),
+    )
+    # The trainer numbers equally frequent pieces by chance; by name, every run is the same.
+    pieces = sorted(set(tokenizer.get_vocab()) - set(SPECIAL_TOKENS))
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        model_max_length=MAX_LENGTH,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    )
+
+
+def random_bert(*, vocab_size: int, hidden_size: int, num_layers: int, seed: int) -> BertModel:
+    """Return a BERT with random weights."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 64,
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=0,
+        # A few hundred steps over fresh examples cannot overfit.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertModel(config)
+
+
+def main() -> None:
+    """Write the model and its tokenizer into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train_file", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--vocab_size", type=int, default=10_000)
+    parser.add_argument("--hidden_size", type=int, default=128)
+    parser.add_argument("--num_layers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = train_tokenizer(training_texts(flags.train_file), vocab_size=flags.vocab_size)
+    model = random_bert(
+        vocab_size=len(tokenizer),
+        hidden_size=flags.hidden_size,
+        num_layers=flags.num_layers,
+        seed=flags.seed,
+    )
+    tokenizer.save_pretrained(flags.output_dir)
+    model.save_pretrained(flags.output_dir)
+    print(f"{len(tokenizer):,} word pieces, {model.num_parameters() / 1e6:.1f} million weights")
+
+
+if __name__ == "__main__":
+    main()

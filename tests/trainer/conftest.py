@@ -1,0 +1,98 @@
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from trainer.train import main
+
+WORDS = [f"word{i}" for i in range(60)]
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Spare these tiny tensors the wait for a second thread on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A BERT of a few thousand random weights with a word-level tokenizer."""
+    folder = tmp_path / "model"
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, ":", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def train_file(tmp_path: Path) -> Path:
+    """Twenty examples with two positives and three negatives each."""
+    draw = random.Random(1)
+    path = tmp_path / "train.jsonl"
+    rows = [
+        {
+            "query": " ".join(draw.sample(WORDS, 3)),
+            "positives": [" ".join(draw.sample(WORDS, 6)) for _ in range(2)],
+            "negatives": [" ".join(draw.sample(WORDS, 6)) for _ in range(3)],
+        }
+        for _ in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def train(model_folder: Path, train_file: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Run `trainer train` with small sizes in this process; flags replace or add to them."""
+
+    def run(output: str = "training", **flags: object) -> Path:
+        defaults: dict[str, object] = {
+            "model_name_or_path": model_folder,
+            "train_file": train_file,
+            "output_dir": tmp_path / output,
+            "q_max_len": 8,
+            "p_max_len": 12,
+            "train_n_passages": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+            "max_steps": 4,
+            "save_steps": 2,
+            "use_cpu": True,
+        }
+        words = [
+            word for name, value in (defaults | flags).items() for word in (f"--{name}", value)
+        ]
+        main([str(word) for word in words])
+        return tmp_path / output
+
+    return run

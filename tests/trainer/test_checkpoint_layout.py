@@ -1,0 +1,132 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+from trainer.data import Collator
+from trainer.model import BiEncoder, load_transformer
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def test_a_checkpoint_has_the_sentence_transformers_layout_and_nothing_else(train):
+    folder = train(pooling="mean", normalize=True, query_prefix="q: ") / "checkpoint-2"
+
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) == [
+        "1_Pooling",
+        "1_Pooling/config.json",
+        "2_Normalize",
+        "config.json",
+        "config_sentence_transformers.json",
+        "model.safetensors",
+        "modules.json",
+        "optimizer.pt",
+        "rng_state.pth",
+        "scheduler.pt",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "trainer_state.json",
+    ]
+    assert [(m["path"], m["type"]) for m in read_json(folder / "modules.json")] == [
+        ("", "sentence_transformers.models.Transformer"),
+        ("1_Pooling", "sentence_transformers.models.Pooling"),
+        ("2_Normalize", "sentence_transformers.models.Normalize"),
+    ]
+    assert read_json(folder / "1_Pooling/config.json") == {
+        "word_embedding_dimension": 16,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    assert read_json(folder / "sentence_bert_config.json") == {
+        "max_seq_length": 12,
+        "do_lower_case": False,
+    }
+    assert read_json(folder / "config_sentence_transformers.json") == {
+        "prompts": {"query": "q: ", "document": ""},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+
+
+def test_without_normalisation_there_is_no_such_module_and_similarity_is_the_dot_product(train):
+    folder = train(pooling="last", max_steps=2) / "checkpoint-2"
+    assert len(read_json(folder / "modules.json")) == 2
+    assert not (folder / "2_Normalize").exists()
+    assert read_json(folder / "1_Pooling/config.json")["pooling_mode_lasttoken"] is True
+    similarity = read_json(folder / "config_sentence_transformers.json")["similarity_fn_name"]
+    assert similarity == "dot"
+
+
+def test_the_weights_are_those_of_the_bare_transformer(train, model_folder):
+    folder = train(max_steps=2) / "checkpoint-2"
+    saved = load_file(folder / "model.safetensors")
+    started_from = load_file(model_folder / "model.safetensors")
+    assert saved.keys() == started_from.keys()
+    _, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+
+
+def test_the_trainers_state_is_the_last_file_of_every_checkpoint(train):
+    output = train()
+    for step in (2, 4):
+        folder = output / f"checkpoint-{step}"
+        state = folder / "trainer_state.json"
+        assert read_json(state)["global_step"] == step
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert all(path.stat().st_mtime_ns <= state.stat().st_mtime_ns for path in files)
+
+
+def test_the_final_model_has_the_layout_too_and_the_weights_of_the_last_step(train):
+    output = train()
+    for name in ("modules.json", "1_Pooling/config.json", "tokenizer.json", "model.safetensors"):
+        assert (output / name).read_bytes() == (output / "checkpoint-4" / name).read_bytes()
+    assert not (output / "trainer_state.json").exists()
+
+
+def test_old_checkpoints_are_rotated_away_and_the_rest_is_left_as_it_was_written(train):
+    output = train(max_steps=6, save_total_limit=2)
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of a foreign library, which must not fail our tests
+def test_sentence_transformers_gives_the_same_embeddings(train, pooling, normalize):
+    library = pytest.importorskip(
+        "sentence_transformers", reason="sentence-transformers is not installed"
+    )
+    folder = (
+        train(pooling=pooling, normalize=normalize, query_prefix="word3: ", max_steps=2)
+        / "checkpoint-2"
+    )
+    queries, passages = ["word1 word2", "word5"], ["word7 word8 word9", "word4 word4", "word2"]
+    encoder = BiEncoder(load_transformer(str(folder)), pooling=pooling, normalize=normalize).eval()
+    collate = Collator(
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        q_max_len=12,
+        p_max_len=12,
+        query_prefix="word3: ",
+    )
+    batch = collate([(queries[0], passages[:2]), (queries[1], passages[2:])])
+    with torch.no_grad():
+        ours = encoder(**batch)
+
+    theirs = library.SentenceTransformer(str(folder), device="cpu")
+
+    assert theirs.similarity_fn_name == ("cosine" if normalize else "dot")
+    for embeddings, texts, prompt in zip(
+        ours, (queries, passages), ("query", "document"), strict=True
+    ):
+        expected = theirs.encode(texts, prompt_name=prompt, convert_to_tensor=True)
+        torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)

@@ -1,0 +1,116 @@
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.errors import InputError
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_bits(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_training_lowers_its_loss(train):
+    output = train(max_steps=30, save_steps=30, logging_steps=10, normalize=True, temperature=0.05)
+    state = json.loads((output / "checkpoint-30/trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("stopped_at", [3, 5, 7])
+def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one(train, stopped_at):
+    # 20 examples in batches of 4 are 5 steps: within, at the end of and after the first epoch.
+    undisturbed = train("undisturbed", max_steps=9, save_steps=1)
+    resumed = train(
+        "resumed",
+        max_steps=9,
+        save_steps=9,
+        resume_from_checkpoint=undisturbed / f"checkpoint-{stopped_at}",
+        seed=42,
+    )
+    assert not torch.equal(
+        weights(undisturbed)["embeddings.word_embeddings.weight"],
+        weights(undisturbed / "checkpoint-3")["embeddings.word_embeddings.weight"],
+    )
+    assert_same_bits(weights(undisturbed), weights(resumed))
+
+
+def test_resuming_with_true_continues_from_the_last_checkpoint(train):
+    whole = train("whole", max_steps=6)
+    halved = train("halved", max_steps=6)
+    (halved / "checkpoint-6").rename(halved / "put-away")
+    train("halved", max_steps=6, resume_from_checkpoint="true")
+    assert_same_bits(weights(whole), weights(halved / "checkpoint-6"))
+
+
+def test_data_workers_change_nothing(train):
+    alone = train("alone", max_steps=7)
+    workers = train("workers", max_steps=7, dataloader_num_workers=2)
+    assert_same_bits(weights(alone), weights(workers))
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(train):
+    plain = train("plain")
+    checkpointed = train("checkpointed", activation_checkpointing=True)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(value, weights(checkpointed)[name], atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_training_keeps_float32_weights(train):
+    output = train(bf16=True)
+    assert {value.dtype for value in weights(output).values()} == {torch.float32}
+
+
+def test_berts_own_pooler_is_left_as_it_was(train, model_folder):
+    output = train(weight_decay=0.1)
+    before, after = weights(model_folder), weights(output)
+    assert torch.equal(before["pooler.dense.weight"], after["pooler.dense.weight"])
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(before[name], after[name])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's, at its import
+def test_tensorboard_gets_the_loss_at_the_trainers_steps(train):
+    output = train(report_to="tensorboard", logging_steps=2)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [events] = output.glob("runs/*/events.*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("train/loss")] == [2, 4]
+
+
+def test_without_a_terminal_each_logging_step_is_one_line_and_stdout_is_empty(
+    train, capsys, caplog
+):
+    caplog.set_level(logging.INFO)
+    train(logging_steps=2)
+    lines = [record.getMessage() for record in caplog.records if record.name == "trainer"]
+    assert [line.split(":")[0] for line in lines] == ["Step 2 of 4", "Step 4 of 4"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"temperature": 0}, "--temperature is 0.0. It must be above 0."),
+        ({"train_n_passages": 0}, "--train_n_passages is 0. It must be at least 1."),
+        ({"model_name_or_path": "/nowhere"}, "Model '/nowhere' could not be loaded"),
+        ({"tokenizer_name_or_path": "/nowhere"}, "Tokenizer '/nowhere' could not be loaded"),
+        ({"resume_from_checkpoint": "/nowhere"}, "'/nowhere' has no trainer_state.json"),
+        ({"resume_from_checkpoint": "true"}, "No checkpoint to resume from in"),
+        ({"train_sampling_strategy": "sequential"}, "Only random is supported"),
+        ({"save_strategy": "epoch", "load_best_model_at_end": True}, "do not go together"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused_in_a_sentence(train, flags, complaint):
+    with pytest.raises(InputError) as caught:
+        train(**flags)
+    assert complaint in str(caught.value)

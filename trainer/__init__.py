@@ -1,0 +1,1 @@
+"""A small, complete dense-retrieval trainer whose checkpoints any Sentence Transformers loads."""

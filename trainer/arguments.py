@@ -1,0 +1,99 @@
+"""The flags of `trainer train`, as dataclasses from which `HfArgumentParser` makes the parser."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from trainer.errors import InputError
+from trainer.model import Pooling
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """What is trained and how token vectors become one embedding."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "Folder or hub name of the transformer to start from."}
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or hub name of the tokenizer, if not the model's."}
+    )
+    pooling: Pooling = field(
+        default="cls",
+        metadata={"help": "First token, mean of all tokens, or last token."},
+    )
+    normalize: bool = field(
+        default=False, metadata={"help": "Scale embeddings to length 1: cosine similarity."}
+    )
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """What it is trained on."""
+
+    train_file: list[str] = field(
+        metadata={"help": "JSON lines, plain or .gz: one or several files, one example a line."}
+    )
+    q_max_len: int = field(default=32, metadata={"help": "Tokens kept of a query."})
+    p_max_len: int = field(default=128, metadata={"help": "Tokens kept of a passage."})
+    train_n_passages: int = field(
+        default=8, metadata={"help": "Passages per query: one positive, the rest negatives."}
+    )
+    query_prefix: str = field(default="", metadata={"help": "Put before every query."})
+    passage_prefix: str = field(default="", metadata={"help": "Put before every passage."})
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot work."""
+        for name in ("q_max_len", "p_max_len", "train_n_passages"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}. It must be at least 1.")
+
+
+@dataclass
+class RetrieverTrainingArguments(TrainingArguments):
+    """Every flag of the Hugging Face trainer, and the temperature of the loss."""
+
+    temperature: float = field(
+        default=1.0, metadata={"help": "Scores are divided by it; try 0.02 with --normalize."}
+    )
+
+    def __post_init__(self) -> None:
+        """Settle what our data and a log file need before the Trainer's own checks."""
+        if self.temperature <= 0:
+            raise InputError(f"--temperature is {self.temperature}. It must be above 0.")
+        if self.disable_tqdm is None:
+            self.disable_tqdm = not sys.stderr.isatty()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # the only ones, BERT's pooler, are frozen
+        if self.train_sampling_strategy != "random":
+            raise InputError(
+                f"--train_sampling_strategy is {str(self.train_sampling_strategy)!r}. Only random "
+                "is supported: a batch of similar texts changes what in-batch negatives teach."
+            )
+        # Examples are text, and no column of them is an argument of the model.
+        self.remove_unused_columns = False
+        super().__post_init__()  # type: ignore[no-untyped-call]
+
+
+def parse_flags(
+    flags: Sequence[str],
+) -> tuple[ModelArguments, DataArguments, RetrieverTrainingArguments]:
+    """Return the three groups of arguments; argparse exits with code 2 on a wrong flag."""
+    groups: Any = (ModelArguments, DataArguments, RetrieverTrainingArguments)
+    # Without `usage`, every wrong flag would be answered with all two hundred right ones.
+    parser = HfArgumentParser(
+        groups,
+        usage="python -m trainer train --model_name_or_path MODEL --train_file FILE ... "
+        "--output_dir FOLDER [FLAGS]",
+    )
+    try:
+        model, data, training = parser.parse_args_into_dataclasses(list(flags))
+    except ValueError as error:
+        raise InputError(f"These flags do not go together: {error}") from error
+    return model, data, training

@@ -1,0 +1,235 @@
+"""Training examples: checked once, read lazily, sampled the same way for the same seed.
+
+A line is `{"query": str, "positive": str | "positives": [str], "negatives": [str]}` or Tevatron's
+`{"query": str, "positive_passages": [{"title", "text"}], "negative_passages": [...]}`.
+"""
+
+import gzip
+import json
+import os
+import random
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from trainer.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+# A query and its n passages, the positive first.
+Sample = tuple[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One line of a training file."""
+
+    query: str
+    positives: list[str]
+    negatives: list[str]
+
+    def sample(self, *, num_passages: int, generator: random.Random) -> Sample:
+        """Draw one positive and `num_passages - 1` negatives, with replacement only if too few."""
+        positive = generator.choice(self.positives)
+        num_negatives = num_passages - 1
+        if num_negatives <= len(self.negatives):
+            negatives = generator.sample(self.negatives, num_negatives)
+        else:
+            negatives = generator.choices(self.negatives, k=num_negatives)
+        return self.query, [positive, *negatives]
+
+
+def parse_example(line: bytes) -> Example:
+    """Read one line of either form.
+
+    Raises:
+        ValueError: with what is wrong in words that follow `'file', line 3: `.
+    """
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__} where an object should be")
+    if not isinstance(row.get("query"), str):
+        raise ValueError('no "query" string')
+    if "positive_passages" in row:
+        positives = [_passage_text(passage) for passage in _list(row, "positive_passages")]
+        negatives = [_passage_text(passage) for passage in _list(row, "negative_passages")]
+    else:
+        positives = [row["positive"]] if "positive" in row else _list(row, "positives")
+        negatives = _list(row, "negatives")
+    if not positives:
+        raise ValueError('no "positive", "positives" or "positive_passages"')
+    if not all(isinstance(text, str) for text in [*positives, *negatives]):
+        raise ValueError("a passage that is not a string")
+    return Example(query=row["query"], positives=positives, negatives=negatives)
+
+
+def _list(row: dict[str, Any], key: str) -> list[Any]:
+    values = row.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f'"{key}" is a {type(values).__name__} and should be a list')
+    return values
+
+
+def _passage_text(passage: Any) -> str:  # noqa: ANN401
+    """Join title and text by one space."""
+    if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
+        raise ValueError('a passage without a "text" string')
+    return f"{passage.get('title') or ''} {passage['text']}".strip()
+
+
+class ExampleFile:
+    """Random access to the examples of one file; only two integers per line stay in memory."""
+
+    def __init__(self, path: Path, *, num_passages: int) -> None:
+        """Index and check every line, so that no training dies of a bad one hours later."""
+        self.name = str(path)
+        if not path.is_file():
+            raise InputError(f"Training file {self.name!r} does not exist. Check --train_file.")
+        self._plain = _uncompressed(path, owner=self)
+        self._descriptor: int | None = None
+        self._starts, self._lengths = array("q"), array("q")
+        start = 0
+        with self._plain.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    self._check(line, number, num_passages)
+                    self._starts.append(start)
+                    self._lengths.append(len(line))
+                start += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Example:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._plain, os.O_RDONLY)
+        # pread has no shared file position, so forked workers cannot disturb each other.
+        return parse_example(os.pread(self._descriptor, self._lengths[index], self._starts[index]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open file behind: a worker that was spawned opens its own."""
+        return {**self.__dict__, "_descriptor": None}
+
+    def _check(self, line: bytes, number: int, num_passages: int) -> None:
+        try:
+            example = parse_example(line)
+        except ValueError as error:
+            raise InputError(
+                f"Training file {self.name!r}, line {number}: {error}. Each line needs "
+                '"query" and "positive", "positives" or "positive_passages".'
+            ) from error
+        if num_passages > 1 and not example.negatives:
+            raise InputError(
+                f"Training file {self.name!r}, line {number}: no negatives, but "
+                f"--train_n_passages {num_passages} asks for {num_passages - 1}. Add negatives or "
+                "use --train_n_passages 1 to train with in-batch negatives only."
+            )
+
+
+def _uncompressed(path: Path, *, owner: object) -> Path:
+    """Return a file that can be read at any offset: `path`, or a temporary copy without gzip."""
+    with path.open("rb") as file:
+        if file.read(2) != GZIP_MAGIC:
+            return path
+    handle, name = tempfile.mkstemp(prefix="trainer-", suffix=".jsonl")
+    weakref.finalize(owner, _remove, Path(name), os.getpid())
+    try:
+        with gzip.open(path) as packed, os.fdopen(handle, "wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    except (OSError, EOFError) as error:
+        raise InputError(
+            f"Training file {str(path)!r} is a broken gzip file: {error}. Write it anew."
+        ) from error
+    return Path(name)
+
+
+def _remove(path: Path, owner_pid: int) -> None:
+    # A forked worker inherits the finalizer, but the file belongs to its parent.
+    if os.getpid() == owner_pid:
+        path.unlink(missing_ok=True)
+
+
+class TrainingSet(Dataset[Sample]):
+    """The examples of all files; an item's key is (epoch, index), and its draw follows from it."""
+
+    def __init__(self, paths: Iterable[str], *, num_passages: int, seed: int) -> None:
+        self.num_passages = num_passages
+        self.seed = seed
+        self.files = [ExampleFile(Path(path), num_passages=num_passages) for path in paths]
+        if not len(self):
+            names = ", ".join(repr(file.name) for file in self.files)
+            raise InputError(f"No training example in {names}. Each line should hold one.")
+
+    def __len__(self) -> int:
+        return sum(len(file) for file in self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        generator = random.Random(f"{self.seed} {epoch} {index}")
+        return self._example(index).sample(num_passages=self.num_passages, generator=generator)
+
+    def _example(self, index: int) -> Example:
+        for file in self.files:
+            if index < len(file):
+                return file[index]
+            index -= len(file)
+        raise IndexError(index)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffle the examples anew in each epoch and send the epoch along with each index.
+
+    The epoch travels in the key, so a data-loader worker that outlives an epoch, or a run that
+    resumes in the middle of one, cannot have a stale copy of it.
+    """
+
+    def __init__(self, num_examples: int, *, seed: int) -> None:
+        self.num_examples = num_examples
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.num_examples, generator=generator).tolist()
+        return ((self.epoch, index) for index in order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collator:
+    """Tokenise a list of samples into what `BiEncoder.forward` takes."""
+
+    tokenizer: PreTrainedTokenizerBase
+    q_max_len: int
+    p_max_len: int
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, BatchEncoding]:
+        """Return `query` [B, Tq] and `passage` [B * n, Tp], each padded to its longest text."""
+        queries = [self.query_prefix + query for query, _ in samples]  # B
+        passages = [self.passage_prefix + text for _, texts in samples for text in texts]  # B * n
+        return {
+            "query": self._tokens(queries, self.q_max_len),
+            "passage": self._tokens(passages, self.p_max_len),
+        }
+
+    def _tokens(self, texts: list[str], max_length: int) -> BatchEncoding:
+        tokens: BatchEncoding = self.tokenizer(
+            texts, max_length=max_length, truncation=True, padding=True, return_tensors="pt"
+        )
+        return tokens

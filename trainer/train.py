@@ -1,0 +1,228 @@
+"""Train a dense retriever: flags in, checkpoints out. Read it from `main` upwards.
+
+Saving, rotation, resuming, mixed precision, distributed runs and logging are the Hugging Face
+trainer's; the data, the model, the loss and the layout of a checkpoint are ours.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.logging import disable_progress_bar
+
+from trainer.arguments import (
+    DataArguments,
+    ModelArguments,
+    RetrieverTrainingArguments,
+    parse_flags,
+)
+from trainer.checkpoint import TextSettings, save_checkpoint
+from trainer.data import Collator, EpochSampler, Sample, TrainingSet
+from trainer.errors import InputError
+from trainer.losses import contrastive_loss
+from trainer.model import BiEncoder, load_transformer
+
+logger = logging.getLogger("trainer")
+
+
+class RetrieverTrainer(Trainer):
+    """The Hugging Face trainer with our loss, our sampling and our checkpoint layout."""
+
+    args: RetrieverTrainingArguments
+    model: BiEncoder
+    processing_class: PreTrainedTokenizerBase
+
+    def __init__(self, *, train_dataset: TrainingSet, texts: TextSettings, **rest: Any) -> None:  # noqa: ANN401
+        super().__init__(train_dataset=train_dataset, **rest)
+        self.texts = texts
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.sampler = EpochSampler(len(train_dataset), seed=seed)
+        self.add_callback(EpochKeeper(self.sampler))
+        self.remove_callback(PrinterCallback)
+        if self.args.disable_tqdm:
+            self.add_callback(ProgressLines())
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Embed the batch and compare every query with every passage."""
+        queries, passages = model(**inputs)  # [B, D], [B * n, D]
+        loss = contrastive_loss(queries, passages, temperature=self.args.temperature)
+        return (loss, (queries, passages)) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> EpochSampler:
+        """Replace the trainer's sampler, whose indices know no epoch."""
+        return self.sampler
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write the model; within a checkpoint the trainer writes its own state after this."""
+        if not self.args.should_save:
+            return
+        weights = None
+        if state_dict is not None:  # gathered from the wrapped bi-encoder
+            weights = {name.removeprefix("transformer."): w for name, w in state_dict.items()}
+        save_checkpoint(
+            Path(output_dir or str(self.args.output_dir)),
+            model=self.model,
+            tokenizer=self.processing_class,
+            texts=self.texts,
+            weights=weights,
+        )
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Load the bare transformer of our layout into the tower of the bi-encoder."""
+        weights = load_transformer(resume_from_checkpoint).state_dict()
+        self.model.transformer.load_state_dict(weights)
+
+
+class EpochKeeper(TrainerCallback):
+    """Tell the sampler which epoch begins.
+
+    Accelerate's own hook, `set_epoch`, does not reach a sampler behind the wrappers of a
+    distributed or a resumed run.
+    """
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Set the epoch before the data loader starts on it."""
+        self.sampler.epoch = int(state.epoch or 0)
+
+
+class ProgressLines(TrainerCallback):
+    """One plain line per logging step, where no terminal shows a progress bar."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Log the loss of the last steps."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            loss, rate = logs["loss"], logs.get("learning_rate", 0.0)
+            logger.info(
+                "Step %d of %d: loss %.4f, rate %.2g",
+                state.global_step,
+                state.max_steps,
+                loss,
+                rate,
+            )
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer; one without a padding token pads with its end-of-text token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Tokenizer {name_or_path!r} could not be loaded: {str(error).splitlines()[0]} "
+            "Give --tokenizer_name_or_path a folder with tokenizer files, or a hub name."
+        ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def checkpoint_to_resume(args: RetrieverTrainingArguments) -> str | None:
+    """Return the folder that `--resume_from_checkpoint` names; `true` means the last one."""
+    wanted = args.resume_from_checkpoint
+    if wanted is None or wanted.lower() == "false":
+        return None
+    if wanted.lower() == "true":
+        output_dir = str(args.output_dir)
+        found: str | None = None
+        if Path(output_dir).is_dir():
+            found = get_last_checkpoint(output_dir)  # type: ignore[no-untyped-call]
+        if found is None:
+            raise InputError(
+                f"No checkpoint to resume from in {output_dir!r}. Leave out "
+                "--resume_from_checkpoint to start afresh."
+            )
+        return found
+    if not (Path(wanted) / "trainer_state.json").is_file():
+        raise InputError(
+            f"Checkpoint {wanted!r} has no trainer_state.json. Give --resume_from_checkpoint a "
+            "complete checkpoint folder, or true for the last one in --output_dir."
+        )
+    return wanted
+
+
+def build_trainer(
+    model_args: ModelArguments, data_args: DataArguments, training_args: RetrieverTrainingArguments
+) -> RetrieverTrainer:
+    """Put data, tokenizer, model and trainer together."""
+    set_seed(training_args.seed)
+    train_dataset = TrainingSet(
+        data_args.train_file, num_passages=data_args.train_n_passages, seed=training_args.seed
+    )
+    transformer = load_transformer(model_args.model_name_or_path)
+    tokenizer = load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
+    collator = Collator(
+        tokenizer=tokenizer,
+        q_max_len=data_args.q_max_len,
+        p_max_len=data_args.p_max_len,
+        query_prefix=data_args.query_prefix,
+        passage_prefix=data_args.passage_prefix,
+    )
+    texts = TextSettings(
+        max_length=max(data_args.q_max_len, data_args.p_max_len),
+        query_prefix=data_args.query_prefix,
+        passage_prefix=data_args.passage_prefix,
+    )
+    return RetrieverTrainer(
+        model=BiEncoder(transformer, pooling=model_args.pooling, normalize=model_args.normalize),
+        args=training_args,
+        train_dataset=train_dataset,
+        data_collator=collator,
+        processing_class=tokenizer,
+        texts=texts,
+    )
+
+
+def main(flags: Sequence[str]) -> None:
+    """Train, and leave the final model in `--output_dir` beside the checkpoints."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    model_args, data_args, training_args = parse_flags(flags)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, not of training
+    if training_args.dataloader_num_workers:
+        # Workers are forked; the tokenizer's threads would not survive that, and say so at length.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    resume_from = checkpoint_to_resume(training_args)
+    trainer = build_trainer(model_args, data_args, training_args)
+    trainer.train(resume_from_checkpoint=resume_from)
+    trainer.save_model()
