@@ -3,8 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,26 +12,32 @@ from typing import Any
 
 from rich.console import Console
 
+from asyncval.alarm import Alarm
+from asyncval.checkpoints.pins import PinStore, pin_root
 from asyncval.clock import SystemClock
 from asyncval.config import (
     EvalConfig,
+    ExplainConfig,
     ResultsConfig,
+    RetryConfig,
     SplitConfig,
     StatusConfig,
     ValidationConfig,
     WatchConfig,
 )
+from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
 from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
 from asyncval.core.ports import Reporter
 from asyncval.core.records import as_record, current, plan_digest
 from asyncval.core.types import State, Validation
-from asyncval.daemon import Daemon, Limits
+from asyncval.daemon import WAKE, Daemon, Limits
 from asyncval.data.collection import Collection, load_collection
 from asyncval.data.files import digest_of
 from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
 from asyncval.execution.local import LocalExecutor, device_environment
 from asyncval.execution.messages import WorkerSetup
+from asyncval.explanation import explain_folder
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookup import look_up
@@ -40,7 +46,7 @@ from asyncval.reporters import REPORTERS
 from asyncval.reporting import Reporting
 from asyncval.splitter import split
 from asyncval.ui import EvalScreen, LiveScreen, PlainScreen, results_table, set_up_logging
-from asyncval.watcher import Watcher
+from asyncval.watcher import Habits, Watcher
 
 logger = logging.getLogger(__name__)
 PLAN_FORMAT = 1
@@ -87,16 +93,33 @@ def watch(config: WatchConfig) -> int:
             plan=plan,
         )
         logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
+        pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
+        habits = Habits(
+            pattern=compile_pattern(config.ckpt_pattern)
+            if config.ckpt_pattern
+            else CHECKPOINT_NAME,
+            sentinel=config.sentinel,
+            settle_seconds=config.settle,
+        )
         screen = LiveScreen(console) if console.is_terminal else PlainScreen()
         daemon = Daemon(
-            watcher=Watcher(root=config.ckpts_dir, settle_seconds=config.settle, clock=clock),
+            watcher=Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
+            pins=pins,
+            alarm=Alarm(config.ckpts_dir, lambda: inbox.put(WAKE), enabled=not config.no_inotify),
             ledger=ledger,
             executor=executor,
             reporting=reporting,
             screen=screen,
             inbox=inbox,
             plan=plan,
-            limits=Limits(max_num_valid=config.max_num_valid, idle_timeout=config.idle_timeout),
+            limits=Limits(
+                max_num_valid=config.max_num_valid,
+                until_step=config.until_step,
+                done_file=config.done_file,
+                idle_timeout=config.idle_timeout,
+                time_limit=config.time_limit,
+                max_pinned_bytes=config.max_pinned_bytes,
+            ),
             clock=clock,
         )
         try:
@@ -199,12 +222,45 @@ def status(config: StatusConfig) -> int:
     return 0
 
 
+def retry(config: RetryConfig) -> int:
+    """Queue what failed or was skipped anew; a daemon that runs takes it up by itself."""
+    set_up_logging(Console(stderr=True))
+    with _opened(config.output_dir) as ledger:
+        plan = ledger.newest_plan()
+        num_queued = ledger.retry_failed(plan=plan) if plan else 0
+    if not num_queued:
+        raise NothingToDo("Nothing failed or was skipped.")
+    logger.info("%d checkpoints are queued again.", num_queued)
+    return 0
+
+
+def explain(config: ExplainConfig) -> int:
+    """Say of each folder whether it is a checkpoint, and which rule decided."""
+    reports = [explain_folder(path, sentinel=config.sentinel) for path in config.paths]
+    if config.json:
+        print(json.dumps(reports, indent=2))
+        return 0
+    for report in reports:
+        for key, value in report.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            print(f"{key + ':':<14}{shown}")
+        print()
+    return 0
+
+
+@contextmanager
+def _opened(output_dir: Path) -> Iterator[Ledger]:
+    ledger = Ledger(output_dir, clock=SystemClock(), must_exist=True)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
 def _rows(output_dir: Path) -> list[Validation]:
-    ledger = Ledger(output_dir, clock=SystemClock(), read_only=True)
-    plan = ledger.newest_plan()
-    rows = current(ledger.validations(plan=plan)) if plan else []
-    ledger.close()
-    return rows
+    with _opened(output_dir) as ledger:
+        plan = ledger.newest_plan()
+        return current(ledger.validations(plan=plan)) if plan else []
 
 
 def _print_rows(rows: Sequence[Validation], *, as_json: bool) -> None:

@@ -30,6 +30,8 @@ COMMANDS = {
         "WatchConfig", "watch", "validate every checkpoint of a training, as it comes"
     ),
     "eval": Command("EvalConfig", "evaluate", "validate the named checkpoints once"),
+    "retry": Command("RetryConfig", "retry", "queue what failed anew"),
+    "explain": Command("ExplainConfig", "explain", "say why a folder is (not yet) a checkpoint"),
     "split": Command(
         "SplitConfig", "split_corpus", "make a corpus subset from a run and judgements"
     ),

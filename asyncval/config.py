@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from asyncval.core.types import EncoderOptions, Pooling, RunType, Similarity, WriteRun
+from asyncval.core.types import EncoderOptions, PinMethod, Pooling, RunType, Similarity, WriteRun
 
 MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -23,8 +23,8 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """What a validation is: the data, the encoding, the measures."""
+class CollectionConfig:
+    """What is searched, for what, and what counts as found."""
 
     query_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--query_files"], metavar="FILE...")
@@ -36,6 +36,11 @@ class ValidationConfig:
         tuple[Path, ...], tyro.conf.arg(aliases=["--qrel_files"], metavar="FILE...")
     ]
     """Judgements: TREC or BEIR columns. One file, or one for each query file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingConfig:
+    """How texts become vectors, and where the work is kept."""
 
     tokenizer_name_or_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """The tokenizer. Default: the checkpoint's own, else that in the folder above it."""
@@ -56,22 +61,12 @@ class ValidationConfig:
     trust_remote_code: Flag = False
     """Run model code that comes with a checkpoint. Only for checkpoints that you trust."""
 
-    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MEASURE...")] = ("RR@10", "nDCG@10")
-    """Measures, as ir_measures spells them: RR@10, nDCG@10, R@100, AP, P@5, Success@5."""
-    depth: int = 100
-    """How many passages are retrieved for a query."""
     per_device_eval_batch_size: MaybeInt = None
     """The most texts in one batch. Default: a budget of tokens alone decides."""
-    retrieve_batch_size: MaybeInt = None
-    """The most queries in one call of the search. Default: all."""
     fp16: Flag = False
     """Encode in half precision. A device that has no good one runs in fp32 and says so."""
     bf16: Flag = False
     """Encode in bfloat16, likewise."""
-    write_run: WriteRun = "trec"
-    """The form of the run files."""
-    write_embeddings: Flag = False
-    """Write all vectors and the ids of their rows."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where tokenised texts are kept for the next checkpoint and the next start."""
 
@@ -88,6 +83,22 @@ class ValidationConfig:
             tokenizer=self.tokenizer_name_or_path,
             trust_remote_code=self.trust_remote_code,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig(EncodingConfig, CollectionConfig):
+    """What a validation is: the data, the encoding, the measures."""
+
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MEASURE...")] = ("RR@10", "nDCG@10")
+    """Measures, as ir_measures spells them: RR@10, nDCG@10, R@100, AP, P@5, Success@5."""
+    depth: int = 100
+    """How many passages are retrieved for a query."""
+    retrieve_batch_size: MaybeInt = None
+    """The most queries in one call of the search. Default: all."""
+    write_run: WriteRun = "trec"
+    """The form of the run files."""
+    write_embeddings: Flag = False
+    """Write all vectors and the ids of their rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +121,24 @@ class WatchConfig(ValidationConfig):
     """End once this many checkpoints are validated."""
     idle_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """End once nothing new came for so many seconds."""
+    until_step: MaybeInt = None
+    """End once a checkpoint of this step or a later one is through."""
+    done_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """End, once everything is through, when this file is there."""
+    time_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 14400.0
+    """How long one validation may take before it costs an attempt."""
+    ckpt_pattern: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None
+    """Names of checkpoint folders; the last group is the step. Default: checkpoint-500, 500 ..."""
+    sentinel: str = "trainer_state.json"
+    """The file that the trainer writes last."""
+    pin: PinMethod = "auto"
+    """How checkpoints are kept until they are validated, whatever the trainer deletes."""
+    max_pinned_bytes: MaybeInt = None
+    """The most that kept checkpoints may hold; beyond it the oldest waiting one is skipped."""
+    no_inotify: Flag = False
+    """Only scan, every two seconds, as on network file systems."""
     settle: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 5.0
-    """How many seconds a checkpoint without trainer_state.json must have been unchanged."""
+    """How many seconds a checkpoint without that last file must have been unchanged."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 
@@ -176,4 +203,21 @@ class StatusConfig:
     """Print JSON instead of lines."""
 
 
-Config = WatchConfig | EvalConfig | SplitConfig | ResultsConfig | StatusConfig
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """Queue what failed or was skipped anew."""
+
+    output_dir: Path
+    """The output folder of an `asyncval watch`, which may be running."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Say whether a folder is a whole checkpoint, and which rule decides."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """Checkpoint folders."""
+    sentinel: str = "trainer_state.json"
+    """The file that the trainer writes last."""
+    json: Flag = False
+    """Print an array, one object a folder."""

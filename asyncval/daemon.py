@@ -1,25 +1,32 @@
-"""The loop of `asyncval watch`: find, queue, hand out, record, report."""
+"""The loop of `asyncval watch`: find, keep, queue, hand out, record, report."""
 
+import errno
 import logging
 import signal
+import sqlite3
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from asyncval.alarm import Alarm
+from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes
 from asyncval.core.ports import Clock
-from asyncval.core.types import Job, Progress, Result, State, Validation
+from asyncval.core.types import NOT_VALIDATED, Job, Progress, Result, State, Validation
 from asyncval.execution.local import LocalExecutor, Message
 from asyncval.execution.messages import result_from_values
 from asyncval.ledger.sqlite import Ledger
 from asyncval.reporting import Reporting
-from asyncval.watcher import Alarm, Watcher
+from asyncval.watcher import Found, Watcher, known_states
 
 logger = logging.getLogger(__name__)
 WAKE = "wake"
 COALESCE_SECONDS = 0.05
-MAX_ATTEMPTS = 3
+RETRY_SECONDS = (1.0, 10.0)
+"""How long a job waits after each failed attempt; one attempt more than these, and it failed."""
+MAX_SHRINKS = 5
 STOP_GRACE_SECONDS = 10.0
 EXIT_OK = 0
 EXIT_SOME_FAILED = 4
@@ -35,17 +42,25 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When the daemon ends by itself, and how often it looks.
+    """When the daemon ends by itself, and what it may use.
 
     Args:
-        max_num_valid: After this many checkpoints are validated, those of earlier runs of
+        max_num_valid: End after this many checkpoints are validated, those of earlier runs of
             the same plan included.
-        idle_timeout: After so many seconds without anything new.
+        until_step: End once a checkpoint of this step or a later one is through.
+        done_file: End, once everything is through, when this file is there.
+        idle_timeout: End after so many seconds without anything new.
+        time_limit: The seconds that one validation may take.
+        max_pinned_bytes: The most that pins may hold.
         scan_seconds: The longest time between two scans.
     """
 
     max_num_valid: int | None = None
+    until_step: int | None = None
+    done_file: Path | None = None
     idle_timeout: float | None = None
+    time_limit: float | None = None
+    max_pinned_bytes: int | None = None
     scan_seconds: float = 2.0
 
 
@@ -71,13 +86,15 @@ class Daemon:
 
     Args:
         watcher: Finds checkpoints.
+        pins: Where they are kept.
         ledger: Records everything.
         executor: Runs the validations.
         reporting: Shows the results.
         screen: Shows the state.
+        alarm: Wakes the loop; it puts `WAKE` into the inbox.
         inbox: Where messages of the executor arrive.
         plan: The plan's digest.
-        limits: When to end.
+        limits: When to end, and what may be used.
         clock: The time.
     """
 
@@ -85,113 +102,203 @@ class Daemon:
         self,
         *,
         watcher: Watcher,
+        pins: PinStore,
         ledger: Ledger,
         executor: LocalExecutor,
         reporting: Reporting,
         screen: Screen,
+        alarm: Alarm,
         inbox: "SimpleQueue[Any]",
         plan: str,
         limits: Limits,
         clock: Clock,
     ) -> None:
         self._watcher = watcher
+        self._pins = pins
         self._ledger = ledger
         self._executor = executor
         self._reporting = reporting
         self._screen = screen
+        self._alarm = alarm
         self._inbox = inbox
         self._plan = plan
         self._limits = limits
         self._clock = clock
-        self._alarm = Alarm(watcher.root, lambda: inbox.put(WAKE))
         self._view = View()
         self._progress: dict[str, tuple[Progress, float]] = {}
+        self._started_at: dict[str, float] = {}
+        self._overdue: set[str] = set()
+        self._messages: deque[Message] = deque()
         self._active_at = clock.monotonic()
-        self._stop_signals: deque[int] = deque()
+        self._signals: deque[int] = deque()
         self._stop_at = 0.0
+        self._is_stuck = False
 
     def run(self) -> int:
         """Work until an end condition is met or a signal comes; return the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda got, frame: self._inbox.put(Signal(got)))
+        self._ledger.retire_other_plans(self._plan)
         self._ledger.requeue_running(plan=self._plan)
         states = self._ledger.folder_states(plan=self._plan)
-        self._watcher.reported.update(
-            {
-                name.rpartition("/")[2]: state
-                for name, state in states.items()
-                if name.rpartition("/")[0] == str(self._watcher.root.absolute())
-            }
-        )
+        self._watcher.reported.update(known_states(states, self._watcher.root))
+        self._clean_pins()
         self._reporting.publish(everything=True)
+        if not self._watcher.root.is_dir():
+            logger.info("Waiting for %s to appear.", self._watcher.root)
         try:
-            return self._loop()
+            while True:
+                code = self._turn()
+                if code is not None:
+                    return code
+                self._wait()
         finally:
             self._alarm.stop()
             for job in self._executor.stop():
                 self._ledger.requeue(job.id)
+            self._clean_pins()
+            self._pins.remove_root()
             self._refresh()
             self._reporting.close()
 
-    def _loop(self) -> int:
-        if not self._watcher.root.is_dir():
-            logger.info("Waiting for %s to appear.", self._watcher.root)
-        while True:
-            if not self._stop_signals:
+    def _turn(self) -> int | None:
+        """Do everything that can be done now; return the exit code if it is time to end.
+
+        What cannot be recorded now, as the disk is full, is kept and tried again.
+        """
+        try:
+            while self._messages:
+                self._take_message(self._messages[0])
+                self._messages.popleft()
+            if not self._signals:
                 self._alarm.rearm()
                 self._alarm.reset()
                 self._look()
+                self._stop_overdue()
                 self._hand_out()
+            self._reporting.publish()
             self._refresh()
-            code = self._exit_code()
-            if code is not None:
-                return code
-            self._wait()
+            self._is_stuck = False
+            return self._exit_code()
+        except (sqlite3.OperationalError, OSError) as error:
+            full = isinstance(error, sqlite3.OperationalError) or error.errno == errno.ENOSPC
+            if not full:
+                raise
+            if not self._is_stuck:
+                logger.warning("Cannot record (%s): trying again until it works.", error)
+            self._is_stuck = True
+            return 128 + self._signals[0] if self._signals else None
+
+    # Finding
 
     def _look(self, *, give_up: bool = False) -> None:
         for found in self._watcher.scan(give_up=give_up):
-            is_new = self._ledger.enqueue(
-                found.checkpoint, plan=self._plan, folder_state=found.state, problem=found.problem
-            )
-            self._active_at = self._clock.monotonic()
-            if is_new and found.problem:
-                logger.warning("%s failed: %s", found.checkpoint.name, found.problem)
-            elif is_new:
-                logger.info("%s is complete and queued.", found.checkpoint.name)
+            try:
+                self._queue(found)
+            except BaseException:
+                self._watcher.forget(found.checkpoint.name)
+                raise
         self._active_at = max(self._active_at, self._watcher.changed_at)
+
+    def _queue(self, found: Found) -> None:
+        checkpoint = found.checkpoint
+        is_new = self._ledger.enqueue(
+            checkpoint,
+            plan=self._plan,
+            folder_state=found.folder_state,
+            pin_state=found.pin_state,
+            fate=found.fate,
+            reason=found.reason,
+        )
+        self._active_at = self._clock.monotonic()
+        if is_new and found.fate is State.QUEUED:
+            logger.info("%s is complete and queued.", checkpoint.name)
+            self._stay_within_limits()
+        elif is_new:
+            logger.warning("%s is %s: %s", checkpoint.name, found.fate, found.reason)
+        self._clean_pins()
+
+    def _stay_within_limits(self) -> None:
+        """Give up the oldest checkpoints that wait while pins hold more than they may."""
+        limit = self._limits.max_pinned_bytes
+        if limit is None:
+            return
+        running = {job.id for job in self._executor.running.values()}
+        sizes = {job_id: folder_bytes(path) for job_id, (path, _) in self._ledger.pins().items()}
+        waiting = [job_id for job_id in sizes if job_id not in running]
+        while sum(sizes.values()) > limit and len(waiting) > 1:
+            oldest = waiting.pop(0)
+            sizes.pop(oldest)
+            self._ledger.close_without_result(
+                oldest, State.SKIPPED, f"Pins would hold more than --max_pinned_bytes {limit}."
+            )
+
+    def _clean_pins(self) -> None:
+        self._pins.clean(keep=[path for path, _ in self._ledger.pins().values()])
+
+    # Handing out
 
     def _hand_out(self) -> None:
         for device in self._executor.idle:
             wanted = self._limits.max_num_valid
-            if wanted is not None and self._num_done() + len(self._executor.running) >= wanted:
+            done = sum(
+                each.state is State.DONE for each in self._ledger.validations(plan=self._plan)
+            )
+            if wanted is not None and done + len(self._executor.running) >= wanted:
                 return
-            job = self._ledger.claim(plan=self._plan)
+            job = self._next_job()
             if job is None:
                 return
             logger.info("%s: validating on %s.", job.checkpoint.name, self._executor.label(device))
+            self._started_at[device] = self._clock.monotonic()
             self._executor.submit(device, job)
 
-    def _num_done(self) -> int:
-        return sum(each.state is State.DONE for each in self._view.validations)
+    def _next_job(self) -> Job | None:
+        """Claim a job whose files are there; one without them is lost until it is found again."""
+        while (job := self._ledger.claim(plan=self._plan)) is not None:
+            if job.checkpoint.location.is_dir():
+                return job
+            self._ledger.close_without_result(
+                job.id, State.LOST, "Its files are gone, and so is the copy that was kept."
+            )
+            self._watcher.forget(job.checkpoint.name)
+        return None
+
+    def _stop_overdue(self) -> None:
+        limit = self._limits.time_limit
+        if limit is None:
+            return
+        for device, job in list(self._executor.running.items()):
+            if self._clock.monotonic() - self._started_at[device] > limit:
+                logger.warning(
+                    "%s takes longer than --time_limit %.0f s.", job.checkpoint.name, limit
+                )
+                self._overdue.add(device)
+                self._started_at[device] = self._clock.monotonic()
+                self._executor.kill(device)
+
+    # Messages
 
     def _wait(self) -> None:
-        """Wait for the next thing to happen, at most until the next scan; act on all of it."""
+        """Wait for the next thing to happen, at most until the next scan; take note of it all."""
         try:
             item = self._inbox.get(timeout=self._limits.scan_seconds)
-            self._act_on(item)
+            self._note(item)
             if item == WAKE:  # a save makes many events: let it come to rest
-                self._act_on(self._inbox.get(timeout=COALESCE_SECONDS))
+                self._note(self._inbox.get(timeout=COALESCE_SECONDS))
             while True:
-                self._act_on(self._inbox.get_nowait())
+                self._note(self._inbox.get_nowait())
         except Empty:
             return
 
-    def _act_on(self, item: Any) -> None:  # noqa: ANN401
-        if isinstance(item, Signal):
-            self._stop_signals.append(item.number)
-            if len(self._stop_signals) == 1:
+    def _note(self, item: Any) -> None:  # noqa: ANN401
+        if isinstance(item, Message):
+            self._messages.append(item)
+        elif isinstance(item, Signal):
+            self._signals.append(item.number)
+            names = ", ".join(job.checkpoint.name for job in self._executor.running.values())
+            if len(self._signals) == 1:
                 self._stop_at = self._clock.monotonic() + STOP_GRACE_SECONDS
-                names = ", ".join(job.checkpoint.name for job in self._executor.running.values())
                 if names:
                     logger.info(
                         "Stopping. %s may finish within %.0f s, or goes back to the queue; a "
@@ -199,8 +306,6 @@ class Daemon:
                         names,
                         STOP_GRACE_SECONDS,
                     )
-        elif isinstance(item, Message):
-            self._take_message(item)
 
     def _take_message(self, message: Message) -> None:
         if message.kind == "progress":
@@ -214,30 +319,48 @@ class Daemon:
                 since = self._clock.monotonic()
             self._progress[message.device] = (progress, since)
             return
-        job = self._executor.take_note(message)
-        if job is None:
-            return
-        self._progress.pop(message.device, None)
-        self._active_at = self._clock.monotonic()
+        job = self._executor.running.get(message.device)
+        if job is not None and message.kind in ("done", "failed", "stopped"):
+            self._progress.pop(message.device, None)
+            self._active_at = self._clock.monotonic()
+            self._end(job, message)
+        self._executor.take_note(message)
+
+    def _end(self, job: Job, message: Message) -> None:
+        """Record how a job ended."""
         if message.kind == "done":
             self._record(job, result_from_values(message.values["result"]))
-        elif message.kind == "stopped" and job.attempts < MAX_ATTEMPTS:
-            logger.warning(
-                "%s: %s It is tried again.", job.checkpoint.name, message.values["reason"]
-            )
-            self._ledger.retry(job.id)
+            return
+        reason = message.values["reason"]
+        if message.kind == "stopped" and message.device in self._overdue:
+            self._overdue.discard(message.device)
+            reason = f"It took longer than --time_limit {self._limits.time_limit:.0f} s."
+        cause = message.values.get("cause", "crash" if message.kind == "stopped" else "")
+        if not self._is_intact(job):
+            self._void(job)
+        elif cause == "memory" and job.shrink < MAX_SHRINKS:
+            logger.warning("%s: %s Trying smaller batches.", job.checkpoint.name, reason)
+            self._ledger.retry(job.id, shrink=True)
+        elif cause in ("crash", "disk") and job.attempts <= len(RETRY_SECONDS):
+            logger.warning("%s: %s It is tried again.", job.checkpoint.name, reason)
+            self._ledger.retry(job.id, delay_seconds=RETRY_SECONDS[job.attempts - 1])
         else:
-            self._ledger.fail(job.id, message.values["reason"])
-            logger.warning("%s failed: %s", job.checkpoint.name, message.values["reason"])
+            self._ledger.close_without_result(job.id, State.FAILED, reason)
+            logger.warning("%s failed: %s", job.checkpoint.name, reason)
+        self._clean_pins()
 
     def _record(self, job: Job, result: Result) -> None:
+        if not self._is_intact(job):
+            self._void(job)
+            return
         known = {warning for each in self._view.validations for warning in _warnings(each)}
         for warning in result.warnings:
             if warning not in known:
                 logger.warning("%s: %s", job.checkpoint.name, warning)
         self._ledger.finish(job.id, result)
-        values = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        self._clean_pins()
         self._refresh()
+        values = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         logger.info(
             "%s: %s (%.1f s, %d waiting)",
             job.checkpoint.name,
@@ -245,7 +368,19 @@ class Daemon:
             result.seconds["total"],
             sum(each.state is State.QUEUED for each in self._view.validations),
         )
-        self._reporting.publish()
+
+    def _is_intact(self, job: Job) -> bool:
+        """Say whether the files that were evaluated are still those that were queued."""
+        return self._pins.is_unchanged(Pin(job.checkpoint.location, self._ledger.pin_state(job.id)))
+
+    def _void(self, job: Job) -> None:
+        if job.checkpoint.location.is_dir():
+            state, reason = State.SUPERSEDED, "Its files were rewritten while it was evaluated."
+        else:
+            state, reason = State.LOST, "Its files were deleted while it was evaluated."
+        self._ledger.close_without_result(job.id, state, reason)
+        self._watcher.forget(job.checkpoint.name)
+        logger.warning("%s is %s: %s", job.checkpoint.name, state, reason)
 
     def _refresh(self) -> None:
         self._view.validations = self._ledger.validations(plan=self._plan)
@@ -256,32 +391,52 @@ class Daemon:
         self._view.waiting = self._watcher.waiting
         self._screen.update(self._view, now=self._clock.monotonic())
 
+    # Ending
+
     def _exit_code(self) -> int | None:
         """Return the exit code if it is time to end, else None."""
-        if self._stop_signals:
+        if self._signals:
             overdue = self._clock.monotonic() >= self._stop_at
-            if len(self._stop_signals) > 1 or overdue or not self._executor.running:
-                return 128 + self._stop_signals[0]
+            if len(self._signals) > 1 or overdue or not self._executor.running:
+                return 128 + self._signals[0]
             return None
-        if self._executor.running:
+        if self._executor.running or self._messages:
             return None
-        limits = self._limits
-        if limits.max_num_valid is not None and self._num_done() >= limits.max_num_valid:
-            logger.info("Validated %d checkpoints, as --max_num_valid says.", self._num_done())
-            return self._final_code()
-        idle = self._clock.monotonic() - self._active_at
-        waits = any(each.state is State.QUEUED for each in self._view.validations)
-        if limits.idle_timeout is not None and idle >= limits.idle_timeout and not waits:
-            logger.info("Nothing came for %.0f s, as --idle_timeout says.", limits.idle_timeout)
+        reason = self._reason_to_end()
+        if reason is None:
+            return None
+        if not reason.startswith("--max_num_valid"):
             self._look(give_up=True)
             self._refresh()
-            if any(each.state is State.QUEUED for each in self._view.validations):
+            if self._is_waiting():
                 return None  # one whose quiet time was not over
-            return self._final_code()
+        logger.info("Ending, as %s says.", reason)
+        return self._final_code()
+
+    def _is_waiting(self) -> bool:
+        return any(each.state is State.QUEUED for each in self._view.validations)
+
+    def _reason_to_end(self) -> str | None:
+        limits = self._limits
+        rows = self._view.validations
+        done = sum(each.state is State.DONE for each in rows)
+        if limits.max_num_valid is not None and done >= limits.max_num_valid:
+            return f"--max_num_valid {limits.max_num_valid}"
+        if self._is_waiting():
+            return None
+        quiet = self._clock.monotonic() - self._active_at
+        settled = not self._watcher.waiting or quiet >= self._watcher.habits.settle_seconds
+        last = max((each.checkpoint.step or 0 for each in rows), default=-1)
+        if limits.until_step is not None and last >= limits.until_step and settled:
+            return f"--until_step {limits.until_step}"
+        if limits.done_file is not None and limits.done_file.exists() and settled:
+            return f"--done_file {limits.done_file}"
+        if limits.idle_timeout is not None and quiet >= limits.idle_timeout:
+            return f"--idle_timeout {limits.idle_timeout:.0f}"
         return None
 
     def _final_code(self) -> int:
-        failed = any(each.state is State.FAILED for each in self._view.validations)
+        failed = any(each.state in NOT_VALIDATED for each in self._view.validations)
         return EXIT_SOME_FAILED if failed else EXIT_OK
 
 

@@ -79,14 +79,18 @@ class Evaluation:
         )
 
     def run(
-        self, checkpoint: Checkpoint, *, listener: ProgressListener = lambda progress: None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        listener: ProgressListener = lambda progress: None,
+        shrink: int = 0,
     ) -> Result:
         """Validate a checkpoint and write its run files and whatever else was asked for.
 
         Raises:
             CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
         """
-        outcome = self._validator.validate(checkpoint, listener=listener)
+        outcome = self._validator.validate(checkpoint, listener=listener, shrink=shrink)
         setup = self._setup
         if setup.output_dir is not None:
             write_outputs(

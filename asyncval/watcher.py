@@ -1,44 +1,61 @@
-"""Finds checkpoints in a folder: events wake it, a scan decides."""
+"""Finds checkpoints in a folder, and keeps each readable from the moment it is whole."""
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from re import Pattern
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
+from asyncval.checkpoints.completeness import (
+    SENTINEL,
+    STALE_FACTOR,
+    WholeFolder,
+    examine,
+    has_sentinel,
+    inventory_of,
 )
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
-
-from asyncval.checkpoints.completeness import SENTINEL, STALE_FACTOR, WholeFolder, examine
-from asyncval.checkpoints.folder import Folder, fingerprint
-from asyncval.core.discovery import Sighting, step_in_name
-from asyncval.core.errors import CheckpointError
+from asyncval.checkpoints.folder import Folder, fingerprint, is_folder
+from asyncval.checkpoints.loading import WEIGHTS
+from asyncval.checkpoints.pins import PinStore
+from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
+from asyncval.core.errors import CheckpointBlocked, CheckpointError
 from asyncval.core.ports import Clock
-from asyncval.core.types import Checkpoint
+from asyncval.core.types import Checkpoint, State
 
 logger = logging.getLogger(__name__)
-WAKING = [DirCreatedEvent, DirMovedEvent, FileClosedEvent, FileCreatedEvent, FileMovedEvent]
+Witness = tuple[tuple[Path, int, int], ...]
+"""Paths of a folder that no save leaves as they were, with modification time and size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A checkpoint that is complete, or, with a `problem`, one that will not become so.
+    """What became of a folder: a checkpoint to queue, or one that cannot be had, and why.
 
-    `state` is that of its folder: while it stays, there is nothing new to find.
+    `folder_state` is that of its listing: while it stays, there is nothing new to find.
+    `pin_state` is that of the files to be read.
     """
 
     checkpoint: Checkpoint
-    state: str
-    problem: str = ""
+    folder_state: str
+    fate: State = State.QUEUED
+    reason: str = ""
+    pin_state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """What is known of the trainer.
+
+    Args:
+        pattern: Matches the whole name of a checkpoint folder; its last group is the step.
+        sentinel: The file that it writes last.
+        settle_seconds: How long a folder must have been unchanged where that file is missing.
+    """
+
+    pattern: Pattern[str] = CHECKPOINT_NAME
+    sentinel: str = SENTINEL
+    settle_seconds: float = 5.0
 
 
 @dataclass(slots=True)
@@ -47,13 +64,14 @@ class Watcher:
 
     Args:
         root: The folder that the trainer writes to; it need not exist yet.
-        settle_seconds: How long a folder must have been unchanged where no file of the
-            trainer says that it is complete.
-        clock: Measures that.
+        habits: How the trainer writes.
+        pins: Where checkpoints are kept.
+        clock: Measures how long a folder has been quiet.
     """
 
     root: Path
-    settle_seconds: float
+    habits: Habits
+    pins: PinStore
     clock: Clock
     reported: dict[str, str] = field(default_factory=dict)
     """The state in which each folder was reported, by name; may be given from before."""
@@ -62,136 +80,188 @@ class Watcher:
     changed_at: float = 0.0
     """The monotonic time of the last change that a scan saw."""
     _sightings: dict[str, Sighting] = field(default_factory=dict)
+    _witnesses: dict[str, Witness] = field(default_factory=dict)
+    _inventory: frozenset[str] = frozenset()
 
     def scan(self, *, give_up: bool = False) -> Iterator[Found]:
         """Look once; yield what was not reported before, in step order.
 
         Args:
-            give_up: Report what is not complete as a problem, however short it has been quiet.
+            give_up: Report what is not complete as such, however short it has been quiet.
         """
         candidates = self._candidates()
-        for gone in self.waiting.keys() - {path.name for _, path in candidates}:
-            logger.warning("%s vanished before it was whole: %s", gone, self.waiting.pop(gone))
+        present = {path.name for _, path in candidates}
+        for name in sorted(self._sightings.keys() - present):
+            yield self._lose(name)
+        for name in self.reported.keys() - present:
+            self._witnesses.pop(name, None)
         for step, path in candidates:
             found = self._look(path, step, give_up=give_up)
             if found is not None:
                 yield found
 
+    def forget(self, name: str) -> None:
+        """Look at a folder again as if it had never been reported."""
+        self.reported.pop(name, None)
+        self._witnesses.pop(name, None)
+
     def _candidates(self) -> list[tuple[int, Path]]:
+        found = []
         try:
-            paths = [path for path in self.root.iterdir() if path.is_dir()]
+            with os.scandir(self.root) as entries:
+                for entry in entries:
+                    step = step_in_name(entry.name, self.habits.pattern)
+                    if step is not None and is_folder(entry):
+                        found.append((step, self.root / entry.name))
         except OSError:  # not there yet, or not any more: it may come (back)
             return []
-        steps = [(step_in_name(path.name), path) for path in paths]
-        return sorted((step, path) for step, path in steps if step is not None)
+        return sorted(found)
+
+    def _lose(self, name: str) -> Found:
+        """Report a folder that was seen and is gone."""
+        state = str(self._sightings.pop(name).state)
+        step = step_in_name(name, self.habits.pattern)
+        why = self.waiting.pop(name, "")
+        return Found(
+            checkpoint=Checkpoint(
+                path=(self.root / name).absolute(), step=step, layout="", fingerprint=state
+            ),
+            folder_state=state,
+            fate=State.LOST,
+            reason=f"It was deleted before it was complete. Last seen: {why}",
+        )
 
     def _look(self, path: Path, step: int, *, give_up: bool) -> Found | None:
-        checkpoint = Checkpoint(path=path.absolute(), step=step, layout="")
+        name = path.name
+        if name in self._witnesses and self._witnesses[name] == _witness(self._witnesses[name]):
+            return None
         try:
             folder = Folder.listing(path)
+        except CheckpointBlocked as error:
+            checkpoint = Checkpoint(path=path.absolute(), step=step, layout="")
+            return self._block(checkpoint, "", str(error))
         except CheckpointError as error:
-            self.waiting[path.name] = str(error)
+            self.waiting[name] = str(error)
             return None
         state = folder.state
-        if self.reported.get(path.name) == state:
+        if self.reported.get(name) == state:
+            self._witnesses[name] = self._choose_witness(folder)
             return None
         now = self.clock.monotonic()
-        sighting = self._sightings.get(path.name)
+        sighting = self._sightings.get(name)
         if sighting is None or sighting.state != state:
             self.changed_at = now
-        sighting = sighting.seen_again(state, now) if sighting else Sighting(state, now)
-        self._sightings[path.name] = sighting
+            sighting = Sighting(state, now)
+        self._sightings[name] = sighting
+        checkpoint = Checkpoint(path=path.absolute(), step=step, layout="", fingerprint=state)
         quiet = sighting.quiet_seconds(now)
         try:
-            whole = examine(folder, step=step)
-        except CheckpointError as error:
-            self.waiting[path.name] = str(error)
-            patience = self.settle_seconds * (1 if SENTINEL in folder else STALE_FACTOR)
-            if quiet < patience and not give_up:
-                return None
-            return self._report(replace(checkpoint, fingerprint=state), state, str(error))
-        if quiet < whole.quiet_factor * self.settle_seconds and not give_up:
-            self.waiting[path.name] = whole.reason
-            return None
-        return self._take(path, checkpoint, whole, state)
-
-    def _take(
-        self, path: Path, checkpoint: Checkpoint, whole: WholeFolder, state: str
-    ) -> Found | None:
-        try:
-            digest = fingerprint(path, whole.model_files)
-            again = Folder.listing(path)
-        except CheckpointError as error:
-            self.waiting[path.name] = str(error)
-            return None
-        if again.state != state:
-            self.waiting[path.name] = "It changed while it was read."
-            return None
-        return self._report(replace(checkpoint, layout=whole.layout, fingerprint=digest), state, "")
-
-    def _report(self, checkpoint: Checkpoint, state: str, problem: str) -> Found:
-        self.reported[checkpoint.name] = state
-        self._sightings.pop(checkpoint.name, None)
-        self.waiting.pop(checkpoint.name, None)
-        return Found(checkpoint=checkpoint, state=state, problem=problem)
-
-
-class Alarm(FileSystemEventHandler):
-    """Wakes whoever waits when something happens below a folder.
-
-    Events get lost in many silent ways, so they only shorten the wait for the next scan.
-    `rearm` notices a folder that appeared, or that was deleted and made again.
-    """
-
-    def __init__(self, root: Path, wake: Callable[[], None]) -> None:
-        self._root = root
-        self._wake = wake
-        self._rung = threading.Event()
-        self._observer: BaseObserver | None = None
-        self._identity: tuple[int, int] | None = None
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Wake, once until `reset`."""
-        if not self._rung.is_set():
-            self._rung.set()
-            self._wake()
-
-    def reset(self) -> None:
-        """Let the next event wake again."""
-        self._rung.clear()
-
-    def rearm(self) -> None:
-        """Watch the folder that is there now, if it is not watched already."""
-        try:
-            stat = self._root.stat()
-            identity = (stat.st_dev, stat.st_ino)
-        except OSError:
-            identity = None
-        if identity == self._identity and self._is_alive():
-            return
-        self.stop()
-        self._identity = identity
-        if identity is None:
-            return
-        observer = Observer()
-        try:
-            observer.schedule(
-                self, str(self._root.resolve()), recursive=True, event_filter=list(WAKING)
+            whole = examine(
+                folder,
+                step=step,
+                sentinel_name=self.habits.sentinel,
+                inventory=self._inventory,
             )
-            observer.start()
-        except OSError as error:
-            logger.warning("No events from the file system (%s): scanning alone finds all.", error)
-        else:
-            self._observer = observer
+            if quiet < whole.quiet_factor * self.habits.settle_seconds and not give_up:
+                self.waiting[name] = whole.reason
+                return None
+            return self._take(folder, checkpoint, whole)
+        except CheckpointBlocked as error:
+            return self._block(checkpoint, state, str(error))
+        except CheckpointError as error:
+            return self._postpone(folder, checkpoint, str(error), quiet, give_up=give_up)
+        except OSError as error:  # no space for the pin, a file system that stumbled
+            self.waiting[name] = f"It cannot be pinned now: {error.strerror}."
+            return None
 
-    def _is_alive(self) -> bool:
-        if self._observer is None:
-            return self._identity is None
-        return all(emitter.is_alive() for emitter in self._observer.emitters)
+    def _postpone(
+        self, folder: Folder, checkpoint: Checkpoint, reason: str, quiet: float, *, give_up: bool
+    ) -> Found | None:
+        """Wait for the rest of a folder; report it as broken when nobody writes it any more."""
+        self.waiting[checkpoint.name] = reason
+        is_finished = has_sentinel(folder, self.habits.sentinel)
+        patience = self.habits.settle_seconds * (1 if is_finished else STALE_FACTOR)
+        if quiet < patience and not give_up:
+            return None
+        # What its trainer finished and is damaged failed; what nobody finished is broken.
+        fate = State.FAILED if is_finished else State.BROKEN
+        return self._report(
+            Found(checkpoint=checkpoint, folder_state=folder.state, fate=fate, reason=reason),
+            folder,
+        )
 
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(timeout=5)
-            self._observer = None
+    def _block(self, checkpoint: Checkpoint, state: str, reason: str) -> Found | None:
+        """Report once that a folder may not be read, and go on trying."""
+        if self.waiting.get(checkpoint.name) == reason:
+            return None
+        self.waiting[checkpoint.name] = reason
+        return Found(checkpoint=checkpoint, folder_state=state, fate=State.BLOCKED, reason=reason)
+
+    def _take(self, folder: Folder, checkpoint: Checkpoint, whole: WholeFolder) -> Found:
+        """Pin a whole folder and report it; its identity is that of the pinned content."""
+        pin = self.pins.pin(folder, whole.model_files, key=f"{checkpoint.name}-{folder.state[:12]}")
+        self._inventory = inventory_of(whole.model_files)
+        digest = fingerprint(pin.path, whole.model_files)
+        return self._report(
+            Found(
+                checkpoint=replace(
+                    checkpoint,
+                    layout=whole.layout,
+                    fingerprint=digest,
+                    pin=pin.path if pin.path != folder.path else None,
+                ),
+                folder_state=folder.state,
+                pin_state=pin.state,
+            ),
+            folder,
+        )
+
+    def _report(self, found: Found, folder: Folder) -> Found:
+        name = found.checkpoint.name
+        self.reported[name] = found.folder_state
+        self._sightings.pop(name, None)
+        self.waiting.pop(name, None)
+        self._witnesses[name] = self._choose_witness(folder)
+        return found
+
+    def _choose_witness(self, folder: Folder) -> Witness:
+        """Return the folder itself, the sentinel and the weights: what every save changes."""
+        chosen = [folder.path]
+        for name in folder.files:
+            last = name.rpartition("/")[2]
+            if name == self.habits.sentinel or last in WEIGHTS or "-of-" in last:
+                chosen.append(folder.path / name)
+        if len(chosen) == 1:
+            chosen += [folder.path / name for name in folder.files]
+        return tuple(
+            (path, *_time_and_size(folder, path.relative_to(folder.path).as_posix()))
+            for path in chosen
+        )
+
+
+def _time_and_size(folder: Folder, name: str) -> tuple[int, int]:
+    if name == ".":
+        return folder.folders[""], 0
+    return folder.files[name].mtime_ns, folder.files[name].size
+
+
+def _witness(before: Witness) -> Witness | None:
+    """Return the same paths as they are now, None where one is gone."""
+    try:
+        stats = [(path, path.stat()) for path, _, _ in before]
+    except OSError:
+        return None
+    return tuple(
+        (path, stat.st_mtime_ns, 0 if number == 0 else stat.st_size)
+        for number, (path, stat) in enumerate(stats)
+    )
+
+
+def known_states(states: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Return the states of folders directly below `root` by name, from those by path."""
+    below = f"{root.absolute()}/"
+    return {
+        path.removeprefix(below): state
+        for path, state in states.items()
+        if path.startswith(below) and "/" not in path.removeprefix(below)
+    }

@@ -5,6 +5,7 @@ It reads a setup and then jobs from its standard input, and answers on its stand
 """
 
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -78,13 +79,25 @@ def take_over_stdout() -> Say:
 def serve(job: Job, evaluation: Evaluation, say: Say) -> None:
     """Do one job and say how it ended; whatever goes wrong concerns this checkpoint only."""
     try:
-        result = evaluation.run(job.checkpoint, listener=_throttled(say, job.id))
+        result = evaluation.run(job.checkpoint, listener=_throttled(say, job.id), shrink=job.shrink)
         say("done", job=job.id, result=result_to_values(result))
     except (CheckpointError, UsageError) as error:
         say("failed", job=job.id, reason=str(error))
     except Exception as error:
         logger.exception("%s failed.", job.checkpoint.name)
-        say("failed", job=job.id, reason=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        say("failed", job=job.id, reason=reason, cause=cause_of(error))
+
+
+def cause_of(error: Exception) -> str:
+    """Return what the daemon can do something about: memory, the disk, or nothing known."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    return ""
 
 
 def _throttled(say: Say, job_id: int) -> Callable[[Progress], None]:

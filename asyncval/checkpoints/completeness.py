@@ -5,6 +5,7 @@ Face's writes `trainer_state.json` last, so a folder whose model files are all w
 newer than it is complete at once. Without it, a whole structure must also have been quiet.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from asyncval.checkpoints.structure import check_file
 from asyncval.core.errors import CheckpointIncomplete
 
 SENTINEL = "trainer_state.json"
+SHARD = re.compile(r"-\d{5}-of-\d{5}")
 UNFINISHED = "checkpoint-is-incomplete.txt"
 TEMPORARY = (".tmp", ".~", ".metadata.tmp")
 STALE_FACTOR = 12
@@ -34,8 +36,21 @@ class WholeFolder:
     reason: str
 
 
-def examine(folder: Folder, *, step: int | None) -> WholeFolder:
+def examine(
+    folder: Folder,
+    *,
+    step: int | None,
+    sentinel_name: str = SENTINEL,
+    inventory: frozenset[str] = frozenset(),
+) -> WholeFolder:
     """Check a folder's structure and say what decides about its completeness.
+
+    Args:
+        folder: The listing.
+        step: The step that its name tells, None where it tells none.
+        sentinel_name: The file that the trainer writes last.
+        inventory: The model files of an earlier checkpoint of the same run, as `inventory_of`
+            gives them: one that has no less is not being deleted.
 
     Raises:
         CheckpointIncomplete: It is not whole (yet).
@@ -47,13 +62,43 @@ def examine(folder: Folder, *, step: int | None) -> WholeFolder:
     names = tuple(sorted(layout.model_files(folder)))
     for name in names:
         check_file(folder.path / name)
-    factor, reason = _sentinel(folder, names, step)
+    factor, reason = _sentinel(folder, names, step, sentinel_name)
+    if factor == 0 and not (inventory and inventory <= inventory_of(names)):
+        factor, reason = _calm(folder, sentinel_name, reason)
     return WholeFolder(layout=layout.name, model_files=names, quiet_factor=factor, reason=reason)
 
 
-def _sentinel(folder: Folder, names: Sequence[str], step: int | None) -> tuple[int, str]:
+def inventory_of(names: Sequence[str]) -> frozenset[str]:
+    """Return the names of model files, shards as one."""
+    return frozenset(SHARD.sub("-*-of-*", name) for name in names)
+
+
+def has_sentinel(folder: Folder, sentinel_name: str) -> bool:
+    """Say whether the trainer's last file is there, and whole as far as we know its form."""
+    if sentinel_name not in folder or sentinel_name != SENTINEL:
+        return sentinel_name in folder
+    try:
+        return isinstance(folder.read_json(SENTINEL), dict)
+    except CheckpointIncomplete:
+        return False
+
+
+def _calm(folder: Folder, sentinel_name: str, reason: str) -> tuple[int, str]:
+    """Look for signs that a complete folder is being deleted: entries that went after the end.
+
+    A save ends with its sentinel, so no folder can be newer than it, unless something was
+    added, as other ranks may, or removed.
+    """
+    if max(folder.folders.values()) > folder.files[sentinel_name].mtime_ns:
+        return 1, f"Files were added or removed after {sentinel_name}: it may be going."
+    return 0, reason
+
+
+def _sentinel(
+    folder: Folder, names: Sequence[str], step: int | None, sentinel_name: str
+) -> tuple[int, str]:
     written = max(folder.files[name].mtime_ns for name in names)
-    sentinel = folder.files.get(SENTINEL)
+    sentinel = folder.files.get(sentinel_name)
     unfinished = [
         name
         for name, stat in folder.files.items()
@@ -63,11 +108,12 @@ def _sentinel(folder: Folder, names: Sequence[str], step: int | None) -> tuple[i
     if unfinished:
         raise CheckpointIncomplete(f"{unfinished[0]} says that it is being written.")
     if sentinel is None:
-        return 1, f"There is no {SENTINEL}, so it must have been quiet for a while."
-    trainer_state = folder.read_json(SENTINEL)
-    recorded = trainer_state.get("global_step") if isinstance(trainer_state, dict) else None
-    if step is not None and recorded != step:
-        return 1, f"{SENTINEL} is of step {recorded}, so it must have been quiet for a while."
+        return 1, f"There is no {sentinel_name}, so it must have been quiet for a while."
+    if sentinel_name == SENTINEL:
+        trainer_state = folder.read_json(SENTINEL)
+        recorded = trainer_state.get("global_step") if isinstance(trainer_state, dict) else None
+        if step is not None and recorded != step:
+            return 1, f"{SENTINEL} is of step {recorded}, so it must have been quiet for a while."
     if written > sentinel.mtime_ns:
-        return STALE_FACTOR, f"A model file is newer than {SENTINEL}: it may be written again."
-    return 0, f"{SENTINEL} is there, and no model file is newer."
+        return STALE_FACTOR, f"A model file is newer than {sentinel_name}: it may be written again."
+    return 0, f"{sentinel_name} is there, and no model file is newer."

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncval.core.errors import CheckpointIncomplete
+from asyncval.core.errors import CheckpointBlocked, CheckpointIncomplete
 
 MAX_DEPTH = 2
 
@@ -45,7 +46,9 @@ class Folder:
         folders: dict[str, int] = {}
         try:
             _list_into(files, folders, path, prefix="", depth=0)
-        except FileNotFoundError as error:
+        except PermissionError as error:
+            raise CheckpointBlocked.at(error.filename) from error
+        except OSError as error:
             raise CheckpointIncomplete(f"It changed while it was listed: {error}.") from error
         return cls(path=path, files=files, folders=folders)
 
@@ -81,12 +84,21 @@ def _list_into(
     with os.scandir(path) as entries:
         for entry in entries:
             name = prefix + entry.name
-            if entry.is_dir():
+            if is_folder(entry):
                 if depth < MAX_DEPTH:
                     _list_into(files, folders, Path(entry.path), prefix=f"{name}/", depth=depth + 1)
-            else:
+                continue
+            with suppress(FileNotFoundError):  # a link to nothing, or gone in this moment
                 stat = entry.stat()
                 files[name] = FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Say whether an entry is a folder, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def fingerprint(path: Path, names: Iterable[str]) -> str:
@@ -102,6 +114,8 @@ def fingerprint(path: Path, names: Iterable[str]) -> str:
                 whole.update(
                     f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
                 )
-    except FileNotFoundError as error:
+    except PermissionError as error:
+        raise CheckpointBlocked.at(error.filename) from error
+    except OSError as error:
         raise CheckpointIncomplete(f"It changed while it was read: {error}.") from error
     return whole.hexdigest()

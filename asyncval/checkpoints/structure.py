@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from asyncval.core.errors import CheckpointIncomplete
+from asyncval.core.errors import CheckpointBlocked, CheckpointIncomplete
 
 MAX_HEADER_BYTES = 100_000_000
 BITS = {
@@ -151,5 +151,7 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401
 def _opened(path: Path) -> Any:  # noqa: ANN401
     try:
         return path.open("rb")
+    except PermissionError as error:
+        raise CheckpointBlocked.at(path) from error
     except OSError as error:
         raise CheckpointIncomplete(f"{path.name} cannot be read: {error.strerror}.") from error

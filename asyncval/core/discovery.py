@@ -4,14 +4,41 @@ import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from asyncval.core.errors import InvalidOption
+
 CHECKPOINT_NAME = re.compile(r"(?:(?:checkpoint|global_step|step|epoch|iter)[-_]?)?(\d+)")
 """`checkpoint-500`, `step_500`, `epoch-3`, `500`; the number is the trainer's step."""
 
 
-def step_in_name(name: str) -> int | None:
-    """Return the step that a checkpoint folder's name tells, or None if it is none's name."""
-    match = CHECKPOINT_NAME.fullmatch(name)
-    return int(match[1]) if match and match[1].isascii() else None
+def step_in_name(name: str, pattern: re.Pattern[str] = CHECKPOINT_NAME) -> int | None:
+    """Return the step that a checkpoint folder's name tells, or None if it is none's name.
+
+    Args:
+        name: The folder's own name.
+        pattern: Must match all of it; its last group is the step.
+    """
+    match = pattern.fullmatch(name)
+    step = match[match.lastindex or 0] if match else ""
+    return int(step) if step and step.isascii() and step.isdecimal() else None
+
+
+def compile_pattern(text: str) -> re.Pattern[str]:
+    """Read a user's pattern of checkpoint names.
+
+    Raises:
+        InvalidOption: It is no regular expression, or has no group for the step.
+    """
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InvalidOption(
+            f"--ckpt_pattern: {text!r} is no regular expression: {error}."
+        ) from error
+    if pattern.groups < 1:
+        raise InvalidOption(
+            f"--ckpt_pattern: {text!r} has no group for the step; for example 'model_(\\d+)'."
+        )
+    return pattern
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@
     ├── NothingToDo                     3  there is nothing to show or to do
     ├── CheckpointError                 recorded with its reason, never ends the daemon
     │   ├── CheckpointIncomplete        not whole yet: looked at again later
+    │   ├── CheckpointBlocked           may not be read: looked at again later
     │   ├── CheckpointUnsupported       whole, but not something that we can evaluate
     │   └── CheckpointBroken            whole by its files, but its content cannot be trusted
     └── WorkerStopped                   an evaluation process that ended without being asked to
@@ -63,6 +64,15 @@ class CheckpointError(AsyncvalError):
 
 class CheckpointIncomplete(CheckpointError):
     """The checkpoint is not whole: it is being written, deleted, or was left half-written."""
+
+
+class CheckpointBlocked(CheckpointError):
+    """The checkpoint's files may not be read by this process's user."""
+
+    @classmethod
+    def at(cls, path: object) -> "CheckpointBlocked":
+        """Return the error for one file or folder."""
+        return cls(f"{str(path)!r}: permission denied. Run asyncval as the trainer's user.")
 
 
 class CheckpointUnsupported(CheckpointError):

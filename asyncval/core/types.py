@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Pooling = Literal["cls", "mean", "last"]
 Similarity = Literal["ip", "cos"]
 Precision = Literal["fp32", "fp16", "bf16"]
+PinMethod = Literal["auto", "reflink", "hardlink", "copy", "none"]
 RunType = Literal["auto", "trec", "msmarco"]
 WriteRun = Literal["trec", "msmarco", "none"]
 Judgements = Mapping[str, Mapping[str, int]]
@@ -112,18 +113,25 @@ class Checkpoint:
     """A folder that a trainer finished writing.
 
     `fingerprint` is a digest of the content of its model files: two checkpoints with the
-    same fingerprint are the same model. `step` is None where nothing tells it.
+    same fingerprint are the same model. `step` is None where nothing tells it. `pin` is the
+    folder that keeps its files readable, None where only `path` has them.
     """
 
     path: Path
     step: int | None
     layout: str
     fingerprint: str = ""
+    pin: Path | None = None
 
     @property
     def name(self) -> str:
         """The folder's own name."""
         return self.path.name
+
+    @property
+    def location(self) -> Path:
+        """Where its files are to be read."""
+        return self.pin or self.path
 
 
 class State(StrEnum):
@@ -132,8 +140,16 @@ class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
+    FAILED = "failed"  # the evaluation could not be done
+    LOST = "lost"  # it was deleted before it could be kept
+    BROKEN = "broken"  # it was never whole, and nobody writes it any more
+    BLOCKED = "blocked"  # its files may not be read
+    SKIPPED = "skipped"  # given up to stay within a limit
+    SUPERSEDED = "superseded"  # the folder has other content now
+
+
+NOT_VALIDATED = (State.FAILED, State.LOST, State.BROKEN, State.BLOCKED, State.SKIPPED)
+"""The states in which a checkpoint stays without a result; each has its reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +159,8 @@ class Job:
     id: int
     checkpoint: Checkpoint
     attempts: int = 0
+    shrink: int = 0
+    """How often the batch size was divided because memory ran out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,10 @@ class LocalExecutor:
             self._restart(message.device)
         return self._busy.pop(message.device, None)
 
+    def kill(self, device: str) -> None:
+        """End a process at once; a message says so, and another one is started."""
+        self._processes[device].kill()
+
     def stop(self) -> list[Job]:
         """End all processes, at once those that are busy; return the jobs that this cut short."""
         for device, process in self._processes.items():

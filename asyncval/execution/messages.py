@@ -52,10 +52,12 @@ def job_to_json(job: Job) -> str:
         {
             "id": job.id,
             "attempts": job.attempts,
+            "shrink": job.shrink,
             "path": str(checkpoint.path),
             "step": checkpoint.step,
             "layout": checkpoint.layout,
             "fingerprint": checkpoint.fingerprint,
+            "pin": str(checkpoint.pin) if checkpoint.pin else None,
         }
     )
 
@@ -63,9 +65,10 @@ def job_to_json(job: Job) -> str:
 def job_from_json(line: str) -> Job:
     """Read what `job_to_json` wrote."""
     values = json.loads(line)
-    job_id, attempts = values.pop("id"), values.pop("attempts")
-    checkpoint = Checkpoint(**{**values, "path": Path(values["path"])})
-    return Job(id=job_id, checkpoint=checkpoint, attempts=attempts)
+    numbers = {name: values.pop(name) for name in ("id", "attempts", "shrink")}
+    pin = Path(values["pin"]) if values["pin"] else None
+    checkpoint = Checkpoint(**{**values, "path": Path(values["path"]), "pin": pin})
+    return Job(checkpoint=checkpoint, **numbers)
 
 
 def result_to_values(result: Result) -> dict[str, Any]:

@@ -12,9 +12,13 @@ STEPS = (
         layout TEXT NOT NULL,
         fingerprint TEXT NOT NULL,
         folder_state TEXT NOT NULL,
+        pin TEXT,
+        pin_state TEXT NOT NULL DEFAULT '',
         state TEXT NOT NULL,
         reason TEXT NOT NULL DEFAULT '',
         attempts INTEGER NOT NULL DEFAULT 0,
+        shrink INTEGER NOT NULL DEFAULT 0,
+        not_before REAL NOT NULL DEFAULT 0,
         found_at REAL NOT NULL,
         finished_at REAL,
         UNIQUE (plan, path, fingerprint)

@@ -20,8 +20,14 @@ FILE_NAME = "ledger.sqlite"
 SELECT = """
     SELECT v.id, v.path, v.step, v.layout, v.fingerprint, v.state, v.reason, v.attempts,
            v.found_at, v.finished_at, r.metrics, r.seconds, r.num_texts, r.warnings,
-           r.queue_length, r.lag_steps
+           r.queue_length, r.lag_steps, v.pin
     FROM validations v LEFT JOIN results r ON r.validation = v.id
+"""
+SUPERSEDE = """
+    UPDATE validations
+    SET state = 'superseded', reason = 'The checkpoint was written again.', finished_at = :now
+    WHERE plan = :plan AND path = :path AND fingerprint != :fingerprint
+    AND state IN ('queued', 'failed', 'lost', 'broken', 'blocked', 'skipped')
 """
 BY_STEP = " ORDER BY v.step IS NULL, v.step, v.id"
 
@@ -32,16 +38,16 @@ class Ledger:
     Args:
         folder: Where `ledger.sqlite` is, or will be.
         clock: Gives the times that are recorded.
-        read_only: Never write; the ledger must exist.
+        must_exist: Refuse to make a new one.
 
     Raises:
-        OutputUnavailable: It cannot be opened, or is not there and must only be read.
+        OutputUnavailable: It cannot be opened, or is not there and must not be made.
     """
 
-    def __init__(self, folder: Path, *, clock: Clock, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, clock: Clock, must_exist: bool = False) -> None:
         self._clock = clock
         path = folder / FILE_NAME
-        if read_only and not path.is_file():
+        if must_exist and not path.is_file():
             raise OutputUnavailable(
                 f"There is no ledger in {str(folder)!r}: give the --output_dir of an "
                 "`asyncval watch`."
@@ -49,9 +55,9 @@ class Ledger:
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA busy_timeout = 10000")
-            if not read_only:
+            self._db.execute("PRAGMA synchronous = FULL")
+            if not must_exist:
                 self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
                 migrate(self._db)
         except (sqlite3.Error, ValueError) as error:
             raise OutputUnavailable(f"The ledger {str(path)!r} cannot be used: {error}.") from error
@@ -86,85 +92,118 @@ class Ledger:
         row = self._db.execute("SELECT digest FROM plans ORDER BY used_at DESC LIMIT 1").fetchone()
         return row[0] if row else None
 
+    def retire_other_plans(self, plan: str) -> None:
+        """Take what is open under other plans off the queue: nobody works on it any more."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE validations SET state = ?, reason = 'Another plan is in force.', "
+                "finished_at = ? WHERE plan != ? AND state IN (?, ?)",
+                (State.SUPERSEDED, self._clock.now(), plan, State.QUEUED, State.RUNNING),
+            )
+
     # Queue
 
     def enqueue(
-        self, checkpoint: Checkpoint, *, plan: str, folder_state: str, problem: str = ""
+        self,
+        checkpoint: Checkpoint,
+        *,
+        plan: str,
+        folder_state: str,
+        pin_state: str = "",
+        fate: State = State.QUEUED,
+        reason: str = "",
     ) -> bool:
         """Queue a checkpoint unless the same content is known; say whether it was new.
 
-        What was queued or failed under the same path with other content is superseded.
+        What is open, or stayed without a result, under the same path with other content is
+        superseded. What was lost, broken, blocked or superseded before is queued again.
 
         Args:
             checkpoint: What was found.
             plan: The plan's digest.
             folder_state: The state of its folder, to know it again without reading it.
-            problem: Why it cannot be evaluated: it is recorded as failed at once.
+            pin_state: The state of the files that are to be evaluated.
+            fate: The state to record: queued, or why it cannot be evaluated.
+            reason: What the state does not say.
         """
-        path, now = str(checkpoint.path), self._clock.now()
+        values = {
+            "plan": plan,
+            "path": str(checkpoint.path),
+            "step": checkpoint.step,
+            "layout": checkpoint.layout,
+            "fingerprint": checkpoint.fingerprint,
+            "folder_state": folder_state,
+            "pin": str(checkpoint.pin) if checkpoint.pin else None,
+            "pin_state": pin_state,
+            "state": fate,
+            "reason": reason,
+            "now": self._clock.now(),
+            "finished_at": None if fate is State.QUEUED else self._clock.now(),
+        }
         with self._transaction() as db:
-            new = db.execute(
-                "INSERT INTO validations (plan, path, step, layout, fingerprint, folder_state, "
-                "state, reason, found_at, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                (
-                    plan,
-                    path,
-                    checkpoint.step,
-                    checkpoint.layout,
-                    checkpoint.fingerprint,
-                    folder_state,
-                    State.FAILED if problem else State.QUEUED,
-                    problem,
-                    now,
-                    now if problem else None,
-                ),
-            ).rowcount
-            if new:
-                db.execute(
-                    "UPDATE validations SET state = ?, finished_at = ?, "
-                    "reason = 'The checkpoint was written again.' "
-                    "WHERE plan = ? AND path = ? AND fingerprint != ? AND state IN (?, ?)",
-                    (
-                        State.SUPERSEDED,
-                        now,
-                        plan,
-                        path,
-                        checkpoint.fingerprint,
-                        State.QUEUED,
-                        State.FAILED,
-                    ),
-                )
+            is_new = self._insert(db, values) or self._revive(db, values)
+            if is_new:
+                db.execute(SUPERSEDE, values)
             else:
                 db.execute(
-                    "UPDATE validations SET folder_state = ? "
-                    "WHERE plan = ? AND path = ? AND fingerprint = ?",
-                    (folder_state, plan, path, checkpoint.fingerprint),
+                    "UPDATE validations SET folder_state = :folder_state WHERE plan = :plan "
+                    "AND path = :path AND fingerprint = :fingerprint",
+                    values,
                 )
-        return bool(new)
+        return is_new
+
+    def _insert(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> bool:
+        return bool(
+            db.execute(
+                "INSERT INTO validations (plan, path, step, layout, fingerprint, folder_state, "
+                "pin, pin_state, state, reason, found_at, finished_at) VALUES (:plan, :path, "
+                ":step, :layout, :fingerprint, :folder_state, :pin, :pin_state, :state, :reason, "
+                ":now, :finished_at) ON CONFLICT DO NOTHING",
+                values,
+            ).rowcount
+        )
+
+    def _revive(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> bool:
+        if values["state"] is not State.QUEUED:
+            return False
+        return bool(
+            db.execute(
+                "UPDATE validations SET state = :state, reason = '', attempts = 0, shrink = 0, "
+                "not_before = 0, finished_at = NULL, layout = :layout, pin = :pin, "
+                "pin_state = :pin_state, folder_state = :folder_state WHERE plan = :plan "
+                "AND path = :path AND fingerprint = :fingerprint "
+                "AND state IN ('lost', 'broken', 'blocked', 'superseded')",
+                values,
+            ).rowcount
+        )
 
     def folder_states(self, *, plan: str) -> dict[str, str]:
         """Return the last known state of every checkpoint folder, by its path."""
         rows = self._db.execute(
-            "SELECT path, folder_state FROM validations WHERE plan = ? ORDER BY id", (plan,)
+            "SELECT path, folder_state FROM validations WHERE plan = ? AND state != ? ORDER BY id",
+            (plan, State.SUPERSEDED),
         )
         return dict(rows.fetchall())
 
     def claim(self, *, plan: str) -> Job | None:
-        """Take the queued checkpoint with the lowest step, or None if nothing waits."""
+        """Take the queued checkpoint with the lowest step whose time has come, or None."""
         with self._transaction() as db:
             row = db.execute(
-                f"{SELECT} WHERE v.plan = ? AND v.state = ? {BY_STEP} LIMIT 1",
-                (plan, State.QUEUED),
+                f"{SELECT} WHERE v.plan = ? AND v.state = ? AND v.not_before <= ? "
+                f"{BY_STEP} LIMIT 1",
+                (plan, State.QUEUED, self._clock.now()),
             ).fetchone()
             if row is None:
                 return None
             found = _to_validation(row)
-            db.execute(
-                "UPDATE validations SET state = ?, attempts = attempts + 1 WHERE id = ?",
+            shrink = db.execute(
+                "UPDATE validations SET state = ?, attempts = attempts + 1 WHERE id = ? "
+                "RETURNING shrink",
                 (State.RUNNING, found.id),
-            )
-        return Job(id=found.id, checkpoint=found.checkpoint, attempts=found.attempts + 1)
+            ).fetchone()[0]
+        return Job(
+            id=found.id, checkpoint=found.checkpoint, attempts=found.attempts + 1, shrink=shrink
+        )
 
     def requeue(self, job_id: int) -> None:
         """Put a job back that was not finished through no fault of its own."""
@@ -175,13 +214,35 @@ class Ledger:
                 (State.QUEUED, job_id, State.RUNNING),
             )
 
-    def retry(self, job_id: int) -> None:
-        """Put a job back whose attempt failed; the attempt counts."""
+    def retry(self, job_id: int, *, delay_seconds: float = 0.0, shrink: bool = False) -> None:
+        """Put a job back whose attempt failed; the attempt counts.
+
+        Args:
+            job_id: The job.
+            delay_seconds: How long it must wait.
+            shrink: Whether the next attempt is to use smaller batches.
+        """
         with self._transaction() as db:
             db.execute(
-                "UPDATE validations SET state = ? WHERE id = ? AND state = ?",
-                (State.QUEUED, job_id, State.RUNNING),
+                "UPDATE validations SET state = ?, not_before = ?, shrink = shrink + ? "
+                "WHERE id = ? AND state = ?",
+                (
+                    State.QUEUED,
+                    self._clock.now() + delay_seconds,
+                    int(shrink),
+                    job_id,
+                    State.RUNNING,
+                ),
             )
+
+    def retry_failed(self, *, plan: str) -> int:
+        """Queue everything anew that failed or was skipped; return how many."""
+        with self._transaction() as db:
+            return db.execute(
+                "UPDATE validations SET state = ?, reason = '', attempts = 0, shrink = 0, "
+                "not_before = 0, finished_at = NULL WHERE plan = ? AND state IN (?, ?)",
+                (State.QUEUED, plan, State.FAILED, State.SKIPPED),
+            ).rowcount
 
     def requeue_running(self, *, plan: str) -> int:
         """Put all back that an earlier process left running; return how many."""
@@ -217,13 +278,13 @@ class Ledger:
                 ),
             )
 
-    def fail(self, job_id: int, reason: str) -> None:
-        """Record that a job cannot be done, and why."""
+    def close_without_result(self, job_id: int, state: State, reason: str) -> None:
+        """Record that a job that is queued or running will have no result, and why."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE validations SET state = ?, reason = ?, finished_at = ? "
-                "WHERE id = ? AND state = ?",
-                (State.FAILED, reason, self._clock.now(), job_id, State.RUNNING),
+                "WHERE id = ? AND state IN (?, ?)",
+                (state, reason, self._clock.now(), job_id, State.QUEUED, State.RUNNING),
             )
 
     # Reading
@@ -232,6 +293,20 @@ class Ledger:
         """Return all rows of a plan, ascending by step."""
         rows = self._db.execute(f"{SELECT} WHERE v.plan = ? {BY_STEP}", (plan,)).fetchall()
         return [_to_validation(row) for row in rows]
+
+    def pins(self) -> dict[int, tuple[Path, str]]:
+        """Return folder and state of the pin of every open job, of all plans, by its id."""
+        rows = self._db.execute(
+            "SELECT id, pin, pin_state FROM validations WHERE pin IS NOT NULL "
+            "AND state IN (?, ?) ORDER BY step IS NULL, step, id",
+            (State.QUEUED, State.RUNNING),
+        )
+        return {number: (Path(pin), state) for number, pin, state in rows}
+
+    def pin_state(self, job_id: int) -> str:
+        """Return the state of a job's files when it was queued."""
+        row = self._db.execute("SELECT pin_state FROM validations WHERE id = ?", (job_id,))
+        return str(row.fetchone()[0])
 
     # Reporters
 
@@ -254,7 +329,7 @@ class Ledger:
 
 
 def _to_validation(row: Sequence[Any]) -> Validation:
-    metrics, seconds, num_texts, warnings, queue_length, lag_steps = row[10:]
+    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin = row[10:]
     result = None
     if metrics is not None:
         result = Result(
@@ -265,7 +340,13 @@ def _to_validation(row: Sequence[Any]) -> Validation:
         )
     return Validation(
         id=row[0],
-        checkpoint=Checkpoint(path=Path(row[1]), step=row[2], layout=row[3], fingerprint=row[4]),
+        checkpoint=Checkpoint(
+            path=Path(row[1]),
+            step=row[2],
+            layout=row[3],
+            fingerprint=row[4],
+            pin=Path(pin) if pin else None,
+        ),
         state=State(row[5]),
         reason=row[6],
         attempts=row[7],

@@ -22,15 +22,21 @@ GPU_TOKENS = 32768
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """Where and in what portions texts are encoded; `batch_size` caps the texts of a batch."""
+    """Where and in what portions texts are encoded.
+
+    `batch_size` caps the texts of a batch; each `shrink` divides the portions by four, after
+    memory ran out.
+    """
 
     device: str
     batch_size: int | None = None
+    shrink: int = 0
 
     @property
     def max_tokens(self) -> int:
         """The token budget of one batch."""
-        return CPU_TOKENS if self.device == "cpu" else GPU_TOKENS
+        budget = CPU_TOKENS if self.device == "cpu" else GPU_TOKENS
+        return max(budget >> (2 * self.shrink), 1)
 
     @property
     def num_workers(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -114,14 +114,19 @@ class Validator:
         self._scorers: dict[str, Scorer] = {}
 
     def validate(
-        self, checkpoint: Checkpoint, *, listener: ProgressListener = lambda progress: None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        listener: ProgressListener = lambda progress: None,
+        shrink: int = 0,
     ) -> Outcome:
-        """Validate one checkpoint.
+        """Validate one checkpoint, with batches made smaller `shrink` times.
 
         Raises:
             CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
         """
         task = self._task
+        encoding = replace(self._encoding, shrink=shrink)
         phases = _Phases(self._clock, listener)
         start = self._clock.monotonic()
         with phases.phase("load"):
@@ -144,16 +149,14 @@ class Validator:
             ]
         with phases.phase("encode queries", sum(map(len, queries))) as advance:
             query_vectors = [
-                encode(
-                    q, loaded.encoder.encode_queries, encoding=self._encoding, on_progress=advance
-                )
+                encode(q, loaded.encoder.encode_queries, encoding=encoding, on_progress=advance)
                 for q in queries
             ]
         with phases.phase("encode passages", len(passages)) as advance:
             passage_vectors = encode(
                 passages,
                 loaded.encoder.encode_passages,
-                encoding=self._encoding,
+                encoding=encoding,
                 on_progress=advance,
             )
         with phases.phase("search"):

@@ -1,0 +1,121 @@
+"""Wakes a waiting scan when something happens below a folder.
+
+Events get lost in many silent ways, so they only shorten the wait: nothing depends on their
+type, order or paths.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+logger = logging.getLogger(__name__)
+WAKING: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+]
+WITHOUT_EVENTS = ("nfs", "cifs", "smb", "fuse", "9p", "lustre", "gpfs", "beegfs", "ceph", "afs")
+"""Starts of file system types whose changes from elsewhere make no events here."""
+
+
+class Alarm(FileSystemEventHandler):
+    """Watches one folder, which may come, go, and be made again.
+
+    Args:
+        root: The folder.
+        wake: Called from a thread, once until `reset`.
+        enabled: False leaves everything to the scans.
+    """
+
+    def __init__(self, root: Path, wake: Callable[[], None], *, enabled: bool = True) -> None:
+        self._root = root
+        self._wake = wake
+        self._enabled = enabled
+        self._rung = threading.Event()
+        self._observer: BaseObserver | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake, once until `reset`."""
+        if not self._rung.is_set():
+            self._rung.set()
+            self._wake()
+
+    def reset(self) -> None:
+        """Let the next event wake again."""
+        self._rung.clear()
+
+    def rearm(self) -> None:
+        """Watch the folder that is there now, if it is not watched already."""
+        if not self._enabled:
+            return
+        try:
+            stat = self._root.stat()
+            identity = (stat.st_dev, stat.st_ino)
+        except OSError:
+            identity = None
+        if identity == self._identity and self._is_alive():
+            return
+        self.stop()
+        self._identity = identity
+        if identity is not None:
+            self._start()
+
+    def _start(self) -> None:
+        root = self._root.resolve()
+        kind = file_system_of(root)
+        if kind.startswith(WITHOUT_EVENTS):
+            logger.info("%s is on %s, which reports no changes: it is polled.", self._root, kind)
+            self._enabled = False
+            return
+        observer = Observer()
+        try:
+            observer.schedule(self, str(root), recursive=True, event_filter=list(WAKING))
+            observer.start()
+        except OSError as error:
+            logger.warning("No events from the file system (%s): it is polled.", error)
+            self._enabled = False
+        else:
+            self._observer = observer
+
+    def _is_alive(self) -> bool:
+        if self._observer is None:
+            return self._identity is None
+        return all(emitter.is_alive() for emitter in self._observer.emitters)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(timeout=5)
+            self._observer = None
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that `path` is on, empty where nothing tells."""
+    best, kind = "", ""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4]
+        if path.is_relative_to(mount) and len(mount) >= len(best):
+            best, kind = mount, after.split()[0]
+    return kind

@@ -1,0 +1,228 @@
+"""Keep a checkpoint's files readable after the trainer deleted them.
+
+A pin is a folder outside the watched one with the model files of one checkpoint: clones that
+share their blocks where the file system can (reflink), else further names of the same files
+(hard link), else copies. It is made aside and renamed, so it is whole or not there. A hard
+link is not isolated from a trainer that rewrites a file in place: the pin's state is therefore
+compared again after the evaluation.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncval.checkpoints.folder import FileStat, Folder
+from asyncval.checkpoints.structure import check_file
+from asyncval.core.errors import (
+    CheckpointBlocked,
+    CheckpointError,
+    CheckpointIncomplete,
+    InvalidOption,
+)
+from asyncval.core.types import PinMethod
+
+FICLONE = 0x40049409  # of linux/fs.h
+PARTIAL = ".partial"
+CANNOT_SHARE = {
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.EMLINK,
+    errno.ENOSYS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Where the files are, and the state of that folder when it was made."""
+
+    path: Path
+    state: str
+
+
+class PinStore:
+    """The pins of one daemon.
+
+    Args:
+        root: Where they are; made when it is first needed.
+        method: One way, or `auto` for the best that works; `none` pins nothing.
+    """
+
+    def __init__(self, root: Path, *, method: PinMethod) -> None:
+        self.root = root
+        self._ways: dict[str, Callable[[int, Path, Path], None]] = {
+            "reflink": _reflink,
+            "hardlink": _hard_link,
+            "copy": _copy,
+        }
+        if method not in ("auto", "none"):
+            self._ways = {method: self._ways[method]}
+        self._method = method
+
+    def pin(self, folder: Folder, names: Sequence[str], *, key: str) -> Pin:
+        """Pin the files `names` of a folder as its listing saw them.
+
+        Args:
+            folder: The listing; a file that is not as it says any more aborts the pin.
+            names: Relative paths.
+            key: The pin's own name.
+
+        Raises:
+            CheckpointIncomplete: A file vanished or changed, or is not whole after all.
+            CheckpointBlocked: A file may not be read.
+            InvalidOption: The one method that was asked for does not work here.
+        """
+        if self._method == "none":
+            return Pin(folder.path, _state_of(folder, list(folder.files)))
+        place = self.root / key
+        partial = self.root / f"{key}{PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            for name in names:
+                target = partial / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._take(folder.path / name, target, folder.files[name])
+            for name in names:
+                check_file(partial / name)
+            _sync(partial)
+            shutil.rmtree(place, ignore_errors=True)
+            partial.rename(place)
+            _sync(self.root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return Pin(place, _state_of(Folder.listing(place), names))
+
+    def _take(self, source: Path, target: Path, expected: FileStat) -> None:
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise CheckpointIncomplete(f"{source.name} vanished before it was pinned.") from error
+        except PermissionError as error:
+            raise CheckpointBlocked.at(source) from error
+        try:
+            _expect(descriptor, expected, source)
+            self._share(descriptor, source, target)
+            _expect(descriptor, expected, source)
+            if target.stat().st_size != expected.size:
+                raise CheckpointIncomplete(f"{source.name} changed while it was pinned.")
+        finally:
+            os.close(descriptor)
+
+    def _share(self, descriptor: int, source: Path, target: Path) -> None:
+        """Make `target` by the first way that works here, and use that one from now on."""
+        for name, way in list(self._ways.items()):
+            try:
+                return way(descriptor, source, target)
+            except FileNotFoundError as error:
+                raise CheckpointIncomplete(
+                    f"{source.name} vanished while it was pinned."
+                ) from error
+            except OSError as error:
+                if error.errno not in CANNOT_SHARE:
+                    raise
+                if len(self._ways) == 1:
+                    raise InvalidOption(
+                        f"--pin {name} does not work between {str(source.parent)!r} and "
+                        f"{str(self.root)!r}: {error.strerror}. Give --pin auto or copy."
+                    ) from error
+                target.unlink(missing_ok=True)
+                del self._ways[name]
+        raise AssertionError("copying is always left")
+
+    def is_unchanged(self, pin: Pin) -> bool:
+        """Say whether the files are still those that were pinned."""
+        try:
+            folder = Folder.listing(pin.path)
+        except CheckpointError:
+            return False
+        return _state_of(folder, list(folder.files)) == pin.state
+
+    def release(self, path: Path) -> None:
+        """Remove a pin; a folder that is none of ours is left alone."""
+        if path.parent == self.root:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def clean(self, keep: Iterable[Path]) -> None:
+        """Remove half-made pins, and all that are not in `keep`."""
+        if self._method == "none" or not self.root.is_dir():
+            return
+        kept = set(keep)
+        for path in self.root.iterdir():
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remove_root(self) -> None:
+        """Remove the folder of the pins if it is empty."""
+        if self._method != "none" and self.root.is_dir() and not any(self.root.iterdir()):
+            self.root.rmdir()
+
+
+def pin_root(watched: Path, output_dir: Path) -> Path:
+    """Return where pins go: in the output folder, or, to share a file system, beside `watched`.
+
+    It is never inside the watched folder, whose trainer counts and deletes what is in it.
+    """
+    inside = output_dir / "pins"
+    watched = watched.absolute()
+    if watched in inside.absolute().parents or _device(watched) != _device(output_dir):
+        beside = watched.parent / f".{watched.name}.asyncval-pins"
+        if os.access(watched.parent, os.W_OK) or watched in inside.absolute().parents:
+            return beside
+    return inside.absolute()
+
+
+def folder_bytes(path: Path) -> int:
+    """Return how many bytes the files of a pin have."""
+    try:
+        return sum(stat.size for stat in Folder.listing(path).files.values())
+    except CheckpointIncomplete:
+        return 0
+
+
+def _device(path: Path) -> int | None:
+    for each in (path, *path.absolute().parents):
+        if each.exists():
+            return each.stat().st_dev
+    return None
+
+
+def _state_of(folder: Folder, names: Sequence[str]) -> str:
+    return Folder(path=folder.path, files=folder.subset(names), folders={}).state
+
+
+def _expect(descriptor: int, expected: FileStat, source: Path) -> None:
+    stat = os.fstat(descriptor)
+    if FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ino) != expected:
+        raise CheckpointIncomplete(f"{source.name} changed while it was pinned.")
+
+
+def _reflink(descriptor: int, source: Path, target: Path) -> None:
+    with target.open("wb") as file:
+        fcntl.ioctl(file.fileno(), FICLONE, descriptor)
+
+
+def _hard_link(descriptor: int, source: Path, target: Path) -> None:
+    os.link(source, target)
+    if target.stat().st_ino != os.fstat(descriptor).st_ino:
+        raise CheckpointIncomplete(f"{source.name} was replaced while it was pinned.")
+
+
+def _copy(descriptor: int, source: Path, target: Path) -> None:
+    with os.fdopen(os.dup(descriptor), "rb") as file, target.open("wb") as output:
+        file.seek(0)
+        shutil.copyfileobj(file, output, 1 << 20)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""`asyncval explain`: what a folder is, what is missing, and which rule decides."""
+
+from pathlib import Path
+from typing import Any
+
+from asyncval.checkpoints.completeness import STALE_FACTOR, examine
+from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.recognition import layout_of
+from asyncval.core.discovery import step_in_name
+from asyncval.core.errors import CheckpointError
+
+
+def explain_folder(path: Path, *, sentinel: str) -> dict[str, Any]:
+    """Return what is found out about a folder, ready to print.
+
+    Args:
+        path: The folder.
+        sentinel: The file that the trainer writes last.
+    """
+    step = step_in_name(path.name)
+    report: dict[str, Any] = {"path": str(path), "step": step}
+    if step is None:
+        report["name"] = "It does not tell a step, so `asyncval watch` passes it over."
+    try:
+        folder = Folder.listing(path)
+        layout = layout_of(folder)
+        report["layout"] = layout.name
+        report["model files"] = sorted(layout.model_files(folder))
+        whole = examine(folder, step=step, sentinel_name=sentinel)
+    except CheckpointError as error:
+        report |= {"verdict": "incomplete", "reason": str(error), "next look": WHEN_INCOMPLETE}
+        return report
+    verdict = "complete" if whole.quiet_factor == 0 else "complete once it has been quiet"
+    report |= {"verdict": verdict, "reason": whole.reason}
+    if whole.quiet_factor:
+        report["next look"] = f"when nothing has changed for {whole.quiet_factor} x --settle"
+    return report
+
+
+WHEN_INCOMPLETE = (
+    "when it changes; it is broken after --settle without a change where the trainer's last "
+    f"file is there, after {STALE_FACTOR} x --settle where it is not"
+)
