@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +18,10 @@ from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import PinStore, pin_root
 from asyncval.clock import SystemClock
 from asyncval.config import (
+    EncodingConfig,
     EvalConfig,
     ExplainConfig,
+    FidelityConfig,
     ResultsConfig,
     RetryConfig,
     SplitConfig,
@@ -28,29 +32,35 @@ from asyncval.config import (
 from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
 from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
-from asyncval.core.ports import Reporter
+from asyncval.core.ports import Clock, Reporter
 from asyncval.core.records import as_record, current, plan_digest
-from asyncval.core.types import State, Validation
-from asyncval.daemon import WAKE, Daemon, Limits
-from asyncval.data.collection import Collection, load_collection
+from asyncval.core.types import ANCHOR, MAIN, State, Validation
+from asyncval.daemon import WAKE, Daemon, Lane, Limits
+from asyncval.data.collection import Collection, load_collection, load_query_sets
 from asyncval.data.files import digest_of
 from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
 from asyncval.execution.local import LocalExecutor, device_environment
 from asyncval.execution.messages import WorkerSetup
 from asyncval.explanation import explain_folder
+from asyncval.fidelity import Results, as_json, compare_folders, render_fidelity
+from asyncval.fidelity_plot import draw
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookup import look_up
+from asyncval.manifest import manifest_remarks
 from asyncval.options import as_yaml
 from asyncval.reporters import REPORTERS
 from asyncval.reporting import Reporting
-from asyncval.splitter import split
+from asyncval.split_screen import SplitScreen, summary
+from asyncval.splitter import DEFAULT_DEPTH, Choice, split, write_judged_queries
 from asyncval.ui import EvalScreen, LiveScreen, PlainScreen, results_table, set_up_logging
 from asyncval.watcher import Habits, Watcher
 
 logger = logging.getLogger(__name__)
 PLAN_FORMAT = 1
 PLAIN_WIDTH = 200
+TARGET_DEPTH = 1000
+"""How deep a checkpoint is searched where the depth of the subset is still to be found."""
 
 
 def watch(config: WatchConfig) -> int:
@@ -72,26 +82,19 @@ def watch(config: WatchConfig) -> int:
             candidates=config.candidate_dir,
         )
         _check_ids(collection, config)
-        _introduce(collection)
+        _introduce(collection, config)
         (config.output_dir / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
-        setup = _worker_setup(config, collection, output_dir=config.output_dir)
-        ready = executor.set_up(setup)
+        setups = {MAIN: _worker_setup(config, collection, output_dir=config.output_dir)}
+        if config.anchor_every is not None:
+            setups[ANCHOR] = _anchor_setup(config)
+        ready = executor.set_up(setups)
         if ready["note"]:
             logger.warning(ready["note"])
         clock = SystemClock()
-        ledger = Ledger(config.output_dir, clock=clock)
-        description = _plan(setup, ready["precision"])
-        plan = plan_digest(description)
-        ledger.use_plan(plan, description)
-        logging_dir = config.logging_dir or config.output_dir / "tensorboard"
-        reporting = Reporting(
-            ledger,
-            {
-                name: _reporter(name, config.output_dir, logging_dir, config.run_name)
-                for name in reporters
-            },
-            plan=plan,
-        )
+        lanes = {
+            name: _lane(config, name, setup, ready["precision"], reporters=reporters, clock=clock)
+            for name, setup in setups.items()
+        }
         logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
         pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
         habits = Habits(
@@ -106,12 +109,10 @@ def watch(config: WatchConfig) -> int:
             watcher=Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
             pins=pins,
             alarm=Alarm(config.ckpts_dir, lambda: inbox.put(WAKE), enabled=not config.no_inotify),
-            ledger=ledger,
+            lanes=lanes,
             executor=executor,
-            reporting=reporting,
             screen=screen,
             inbox=inbox,
-            plan=plan,
             limits=Limits(
                 max_num_valid=config.max_num_valid,
                 until_step=config.until_step,
@@ -127,16 +128,70 @@ def watch(config: WatchConfig) -> int:
         finally:
             if isinstance(screen, LiveScreen):
                 screen.close()
-            ledger.close()
+            for lane in lanes.values():
+                lane.ledger.close()
     finally:
         executor.stop()
         lock.release()
+
+
+def _anchor_setup(config: WatchConfig) -> WorkerSetup:
+    """Return how anchors are validated: as the others, on another corpus, in their own folder."""
+    if not config.anchor_candidate_dir:
+        raise InvalidOption("--anchor_every needs --anchor_candidate_dir, the full corpus.")
+    full = load_collection(
+        query_files=config.query_file,
+        qrel_files=config.qrel_file,
+        candidates=config.anchor_candidate_dir,
+    )
+    logger.info("%d passages for every anchor.", full.corpus.num_passages)
+    return _worker_setup(config, full, output_dir=config.output_dir / ANCHOR)
+
+
+def _lane(
+    config: WatchConfig,
+    name: str,
+    setup: WorkerSetup,
+    precision: str,
+    *,
+    reporters: Sequence[str],
+    clock: Clock,
+) -> Lane:
+    """Open the ledger of a lane and its reporters."""
+    folder = config.output_dir if name == MAIN else config.output_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    run_name = config.run_name if name == MAIN else f"{config.run_name}-{name}"
+    logging_dir = config.logging_dir or config.output_dir / "tensorboard"
+    ledger = Ledger(folder, clock=clock, lane=name)
+    description = _plan(setup, precision)
+    plan = plan_digest(description)
+    ledger.use_plan(plan, description)
+    return Lane(
+        ledger=ledger,
+        plan=plan,
+        reporting=Reporting(
+            ledger,
+            {each: _reporter(each, folder, logging_dir, run_name) for each in reporters},
+            plan=plan,
+        ),
+        every=1 if name == MAIN else config.anchor_every or 1,
+    )
 
 
 def evaluate(config: EvalConfig) -> int:
     """Validate the named checkpoints and print what came of it."""
     console = Console(stderr=True)
     set_up_logging(console)
+    rows = _evaluated(config, console)
+    _print_rows(rows, as_json=config.json)
+    failed = [row for row in rows if row.state is State.FAILED]
+    for row in failed:
+        logger.error("%s failed: %s", row.checkpoint.name, row.reason)
+    return 4 if failed else 0
+
+
+def _evaluated(config: EvalConfig, console: Console) -> list[Validation]:
+    """Validate the named checkpoints and return what came of it."""
     _check(config)
     missing = [str(path) for path in config.checkpoints if not path.is_dir()]
     if missing or not config.checkpoints:
@@ -155,46 +210,116 @@ def evaluate(config: EvalConfig) -> int:
         query_files=config.query_file, qrel_files=config.qrel_file, candidates=config.candidate_dir
     )
     _check_ids(collection, config)
-    _introduce(collection)
+    _introduce(collection, config)
     setup = _worker_setup(config, collection, output_dir=config.output_dir)
     evaluation = Evaluation(setup, device=device)
     if evaluation.note:
         logger.warning(evaluation.note)
     clock = SystemClock()
     with EvalScreen(console) as screen:
-        rows = evaluate_all(
+        return evaluate_all(
             config.checkpoints,
             evaluation,
             listener=lambda name, progress: screen.show(name, progress, now=clock.monotonic()),
         )
-    _print_rows(rows, as_json=config.json)
-    failed = [row for row in rows if row.state is State.FAILED]
-    for row in failed:
-        logger.error("%s failed: %s", row.checkpoint.name, row.reason)
-    return 4 if failed else 0
 
 
 def split_corpus(config: SplitConfig) -> int:
     """Make a corpus subset and say what is in it."""
-    set_up_logging(Console(stderr=True))
-    done = split(
-        candidates=config.candidate_dir,
-        run_file=config.run_file,
-        qrel_files=config.qrel_file,
-        output_dir=config.output_dir,
-        depth=config.depth,
-        num_splits=config.num_splits,
-        run_type=config.run_type,
+    console = Console(stderr=True)
+    set_up_logging(console)
+    signal.signal(signal.SIGTERM, _leave)
+    with TemporaryDirectory(prefix="asyncval-split-") as folder:
+        runs = _runs_of_checkpoint(config, Path(folder), console)
+        with SplitScreen(console, clock=SystemClock()) as screen:
+            done = split(
+                candidates=config.candidate_dir,
+                choice=Choice(
+                    qrel_files=config.qrel_file,
+                    run_files=(*config.run_file, *runs),
+                    run_type=config.run_type,
+                    depths=config.depth,
+                    target_size=config.target_size,
+                    keep_judged=config.keep_judged,
+                    num_random=config.random,
+                    seed=config.seed,
+                ),
+                output_dir=config.output_dir,
+                num_splits=config.num_splits,
+                strict=config.strict,
+                enclosed=runs,
+                origin={"from_checkpoint": str(config.from_checkpoint)} if runs else None,
+                listener=screen.show,
+            )
+    for line in summary(done):
+        logger.info(line)
+    if done.missing:
+        logger.warning(
+            "%d wanted passages are not in the corpus, for example %s.",
+            done.missing,
+            done.missing_examples[0],
+        )
+    return 0
+
+
+def _leave(number: int, frame: object) -> None:
+    """End as a signal asks, with the clearing up that an exception brings."""
+    raise SystemExit(128 + number)
+
+
+def _runs_of_checkpoint(config: SplitConfig, folder: Path, console: Console) -> list[Path]:
+    """Return runs that --from_checkpoint makes with our own pipeline, none where it is not given.
+
+    Raises:
+        InvalidOption: What it needs is not given.
+        InvalidData: The checkpoint cannot be evaluated.
+    """
+    if config.from_checkpoint is None:
+        return []
+    if not config.query_file:
+        raise InvalidOption("--from_checkpoint: give the queries with --query_file.")
+    queries = write_judged_queries(
+        load_query_sets(config.query_file, config.qrel_file), folder / "queries"
     )
-    logger.info(
-        "Kept %d of %d passages in %d files below %s.",
-        done.num_kept,
-        done.num_read,
-        len(done.files),
-        config.output_dir,
+    rows = _evaluated(
+        EvalConfig(
+            **{each.name: getattr(config, each.name) for each in fields(EncodingConfig)},
+            checkpoints=(config.from_checkpoint,),
+            query_file=tuple(queries),
+            candidate_dir=config.candidate_dir,
+            qrel_file=config.qrel_file,
+            depth=max(config.depth, default=TARGET_DEPTH if config.target_size else DEFAULT_DEPTH),
+            metrics=("RR",),
+            output_dir=folder,
+            devices=config.devices,
+        ),
+        console,
     )
-    if done.num_missing:
-        logger.warning("%d wanted passages are not in the corpus.", done.num_missing)
+    if rows[0].state is not State.DONE:
+        raise InvalidData(f"--from_checkpoint: {rows[0].reason}")
+    return sorted((folder / "runs").iterdir())
+
+
+def fidelity(config: FidelityConfig) -> int:
+    """Print how far results on a subset may be trusted."""
+    console = Console(stderr=True)
+    set_up_logging(console)
+    comparison = compare_folders(
+        Results(config.output_dir, _rows(config.output_dir)),
+        Results(config.against, _rows(config.against)),
+        num_resamples=config.resamples,
+        seed=config.seed,
+    )
+    for remark in comparison.remarks:
+        logger.warning(remark)
+    if config.plot is not None:
+        draw(comparison, config.plot)
+        logger.info("The plot is in %s.", config.plot)
+    if config.json:
+        print(json.dumps(as_json(comparison), indent=2))
+        return 0
+    for part in render_fidelity(comparison):
+        _wide_console().print(part)
     return 0
 
 
@@ -269,10 +394,13 @@ def _print_rows(rows: Sequence[Validation], *, as_json: bool) -> None:
         return
     if not rows:
         raise NothingToDo("No checkpoint has been found yet.")
+    _wide_console().print(results_table(rows))
+
+
+def _wide_console() -> Console:
+    """Return standard output; a pipe has no width, and what reads it wants whole lines."""
     console = Console()
-    # A pipe has no width: what reads it wants whole lines.
-    wide = Console(width=None if console.is_terminal else PLAIN_WIDTH)
-    wide.print(results_table(rows))
+    return Console(width=None if console.is_terminal else PLAIN_WIDTH)
 
 
 def _check(config: ValidationConfig) -> None:
@@ -306,7 +434,7 @@ def _check_ids(collection: Collection, config: ValidationConfig) -> None:
                 )
 
 
-def _introduce(collection: Collection) -> None:
+def _introduce(collection: Collection, config: ValidationConfig) -> None:
     """Say what was read, and what is odd about it."""
     for query_set in collection.query_sets:
         logger.info(
@@ -316,7 +444,7 @@ def _introduce(collection: Collection) -> None:
             len(query_set.judged),
         )
     logger.info("%d passages.", collection.corpus.num_passages)
-    for remark in collection.remarks:
+    for remark in (*collection.remarks, *manifest_remarks(config.candidate_dir, config.qrel_file)):
         logger.warning(remark)
 
 

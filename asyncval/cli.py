@@ -35,6 +35,9 @@ COMMANDS = {
     "split": Command(
         "SplitConfig", "split_corpus", "make a corpus subset from a run and judgements"
     ),
+    "fidelity": Command(
+        "FidelityConfig", "fidelity", "compare results on a subset with those on the full corpus"
+    ),
     "results": Command("ResultsConfig", "results", "print what was measured"),
     "status": Command("StatusConfig", "status", "print what waits, runs and failed, and why"),
 }

@@ -135,6 +135,10 @@ class WatchConfig(ValidationConfig):
     """How checkpoints are kept until they are validated, whatever the trainer deletes."""
     max_pinned_bytes: MaybeInt = None
     """The most that kept checkpoints may hold; beyond it the oldest waiting one is skipped."""
+    anchor_every: MaybeInt = None
+    """Validate every N-th checkpoint on the full corpus too, when nothing else waits."""
+    anchor_candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
+    """The full corpus: a folder, or files. What anchors give is in `anchor` in the output."""
     no_inotify: Flag = False
     """Only scan, every two seconds, as on network file systems."""
     settle: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 5.0
@@ -160,27 +164,74 @@ class EvalConfig(ValidationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """Make a corpus subset: what a run retrieved, and what is judged."""
+class SubsetConfig:
+    """What a corpus subset is made of."""
 
     candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
     """The whole corpus: a folder, or files."""
-    run_file: Path
-    """The run that chooses passages: TREC or MS MARCO form, .gz may follow."""
-    qrel_file: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
-    """Judgements, whose passages are always kept."""
+    qrel_file: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--qrel_files"], metavar="FILE...")
+    ]
+    """Judgements, whose relevant passages are always kept."""
     output_dir: Path
     """Where the subset goes. It must not have one already."""
-    depth: int = 100
-    """How many passages of each query's ranking are kept."""
+    run_file: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--run_files"], metavar="FILE...")
+    ] = ()
+    """Runs that choose passages, pooled: TREC or MS MARCO form, .gz may follow."""
+    run_type: RunType = "auto"
+    """The runs' form. Default: told by their columns."""
+    depth: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = ()
+    """The lowest rank that is kept: one for all runs, or one for each. Default: 100."""
+    target_size: MaybeInt = None
+    """Keep at most so many passages: finds the largest depth with which they fit."""
+    keep_judged: Flag = False
+    """Keep passages that are judged not relevant, too."""
+    random: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Keep so many passages more, drawn from all others."""
+    seed: int = 0
+    """Decides which those are."""
     num_splits: int = 1
     """How many files the subset is spread over, evenly."""
-    run_type: RunType = "auto"
-    """The run's form. Default: told by its columns."""
-    cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Accepted for the sake of older command lines; nothing is cached."""
+    strict: Flag = False
+    """End with an error if the corpus does not have a passage that a run or a judgement names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(EncodingConfig, SubsetConfig):
+    """Make a corpus subset: what runs retrieved, and what is relevant.
+
+    Options of encoding count only with --from_checkpoint.
+    """
+
+    from_checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="CKPT")] = None
+    """Without a run: encode everything with this checkpoint and take what it retrieves."""
+    query_file: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--query_files"], metavar="FILE...")
+    ] = ()
+    """The queries that --from_checkpoint searches for."""
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
+    """Where --from_checkpoint runs: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """Say how far results on a subset order checkpoints as results on the full corpus do."""
+
+    output_dir: Path
+    """The output folder of an `asyncval watch` on the subset."""
+    against: Path
+    """The output folder of an `asyncval watch` on the full corpus."""
+    json: Flag = False
+    """Print JSON instead of a table."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    """Draw both curves and one against the other."""
+    resamples: int = 1000
+    """How many samples of the queries the intervals come from."""
+    seed: int = 0
+    """Decides which those are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes
 from asyncval.core.ports import Clock
-from asyncval.core.types import NOT_VALIDATED, Job, Progress, Result, State, Validation
+from asyncval.core.types import MAIN, NOT_VALIDATED, Job, Progress, Result, State, Validation
 from asyncval.execution.local import LocalExecutor, Message
 from asyncval.execution.messages import result_from_values
 from asyncval.ledger.sqlite import Ledger
@@ -64,6 +64,27 @@ class Limits:
     scan_seconds: float = 2.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A queue of its own: a plan, its ledger, and where its results are shown.
+
+    Args:
+        ledger: Records everything.
+        plan: The plan's digest.
+        reporting: Shows the results.
+        every: Takes every so many-th checkpoint.
+    """
+
+    ledger: Ledger
+    plan: str
+    reporting: Reporting
+    every: int = 1
+
+    def validations(self) -> list[Validation]:
+        """Return all rows of the plan, ascending by step."""
+        return self.ledger.validations(plan=self.plan)
+
+
 @dataclass(slots=True, kw_only=True)
 class View:
     """What a terminal may show of the daemon."""
@@ -87,13 +108,12 @@ class Daemon:
     Args:
         watcher: Finds checkpoints.
         pins: Where they are kept.
-        ledger: Records everything.
+        lanes: By name; the first is the main one, the others come after it and get their
+            checkpoints from it.
         executor: Runs the validations.
-        reporting: Shows the results.
         screen: Shows the state.
         alarm: Wakes the loop; it puts `WAKE` into the inbox.
         inbox: Where messages of the executor arrive.
-        plan: The plan's digest.
         limits: When to end, and what may be used.
         clock: The time.
     """
@@ -103,25 +123,22 @@ class Daemon:
         *,
         watcher: Watcher,
         pins: PinStore,
-        ledger: Ledger,
+        lanes: Mapping[str, Lane],
         executor: LocalExecutor,
-        reporting: Reporting,
         screen: Screen,
         alarm: Alarm,
         inbox: "SimpleQueue[Any]",
-        plan: str,
         limits: Limits,
         clock: Clock,
     ) -> None:
         self._watcher = watcher
         self._pins = pins
-        self._ledger = ledger
+        self._lanes = lanes
+        self._main = next(iter(lanes.values()))
         self._executor = executor
-        self._reporting = reporting
         self._screen = screen
         self._alarm = alarm
         self._inbox = inbox
-        self._plan = plan
         self._limits = limits
         self._clock = clock
         self._view = View()
@@ -138,12 +155,13 @@ class Daemon:
         """Work until an end condition is met or a signal comes; return the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda got, frame: self._inbox.put(Signal(got)))
-        self._ledger.retire_other_plans(self._plan)
-        self._ledger.requeue_running(plan=self._plan)
-        states = self._ledger.folder_states(plan=self._plan)
+        for lane in self._lanes.values():
+            lane.ledger.retire_other_plans(lane.plan)
+            lane.ledger.requeue_running(plan=lane.plan)
+            lane.reporting.publish(everything=True)
+        states = self._main.ledger.folder_states(plan=self._main.plan)
         self._watcher.reported.update(known_states(states, self._watcher.root))
         self._clean_pins()
-        self._reporting.publish(everything=True)
         if not self._watcher.root.is_dir():
             logger.info("Waiting for %s to appear.", self._watcher.root)
         try:
@@ -155,11 +173,12 @@ class Daemon:
         finally:
             self._alarm.stop()
             for job in self._executor.stop():
-                self._ledger.requeue(job.id)
+                self._lanes[job.lane].ledger.requeue(job.id)
             self._clean_pins()
             self._pins.remove_root()
             self._refresh()
-            self._reporting.close()
+            for lane in self._lanes.values():
+                lane.reporting.close()
 
     def _turn(self) -> int | None:
         """Do everything that can be done now; return the exit code if it is time to end.
@@ -176,7 +195,8 @@ class Daemon:
                 self._look()
                 self._stop_overdue()
                 self._hand_out()
-            self._reporting.publish()
+            for lane in self._lanes.values():
+                lane.reporting.publish()
             self._refresh()
             self._is_stuck = False
             return self._exit_code()
@@ -201,51 +221,59 @@ class Daemon:
         self._active_at = max(self._active_at, self._watcher.changed_at)
 
     def _queue(self, found: Found) -> None:
-        checkpoint = found.checkpoint
-        is_new = self._ledger.enqueue(
-            checkpoint,
-            plan=self._plan,
+        name = found.checkpoint.name
+        is_new = self._enqueue(found, self._main)
+        self._active_at = self._clock.monotonic()
+        if is_new and found.fate is State.QUEUED:
+            logger.info("%s is complete and queued.", name)
+            ordinal = len(self._main.validations())
+            for lane in self._lanes.values():
+                if lane is not self._main and ordinal % lane.every == 0:
+                    self._enqueue(found, lane)
+            self._stay_within_limits()
+        elif is_new:
+            logger.warning("%s is %s: %s", name, found.fate, found.reason)
+        self._clean_pins()
+
+    def _enqueue(self, found: Found, lane: Lane) -> bool:
+        return lane.ledger.enqueue(
+            found.checkpoint,
+            plan=lane.plan,
             folder_state=found.folder_state,
             pin_state=found.pin_state,
             fate=found.fate,
             reason=found.reason,
         )
-        self._active_at = self._clock.monotonic()
-        if is_new and found.fate is State.QUEUED:
-            logger.info("%s is complete and queued.", checkpoint.name)
-            self._stay_within_limits()
-        elif is_new:
-            logger.warning("%s is %s: %s", checkpoint.name, found.fate, found.reason)
-        self._clean_pins()
 
     def _stay_within_limits(self) -> None:
         """Give up the oldest checkpoints that wait while pins hold more than they may."""
         limit = self._limits.max_pinned_bytes
         if limit is None:
             return
-        running = {job.id for job in self._executor.running.values()}
-        sizes = {job_id: folder_bytes(path) for job_id, (path, _) in self._ledger.pins().items()}
-        waiting = [job_id for job_id in sizes if job_id not in running]
+        running = {job.checkpoint.pin for job in self._executor.running.values()}
+        sizes = {path: folder_bytes(path) for path in self._kept_pins()}
+        waiting = [path for path in sizes if path not in running]
+        reason = f"Pins would hold more than --max_pinned_bytes {limit}."
         while sum(sizes.values()) > limit and len(waiting) > 1:
             oldest = waiting.pop(0)
             sizes.pop(oldest)
-            self._ledger.close_without_result(
-                oldest, State.SKIPPED, f"Pins would hold more than --max_pinned_bytes {limit}."
-            )
+            for lane in self._lanes.values():
+                for job_id, path in lane.ledger.pins().items():
+                    if path == oldest:
+                        lane.ledger.close_without_result(job_id, State.SKIPPED, reason)
+
+    def _kept_pins(self) -> list[Path]:
+        """Return the pins of all open jobs, each once, the lowest step first."""
+        pins = [path for lane in self._lanes.values() for path in lane.ledger.pins().values()]
+        return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
-        self._pins.clean(keep=[path for path, _ in self._ledger.pins().values()])
+        self._pins.clean(keep=self._kept_pins())
 
     # Handing out
 
     def _hand_out(self) -> None:
         for device in self._executor.idle:
-            wanted = self._limits.max_num_valid
-            done = sum(
-                each.state is State.DONE for each in self._ledger.validations(plan=self._plan)
-            )
-            if wanted is not None and done + len(self._executor.running) >= wanted:
-                return
             job = self._next_job()
             if job is None:
                 return
@@ -255,14 +283,25 @@ class Daemon:
 
     def _next_job(self) -> Job | None:
         """Claim a job whose files are there; one without them is lost until it is found again."""
-        while (job := self._ledger.claim(plan=self._plan)) is not None:
-            if job.checkpoint.location.is_dir():
-                return job
-            self._ledger.close_without_result(
-                job.id, State.LOST, "Its files are gone, and so is the copy that was kept."
-            )
-            self._watcher.forget(job.checkpoint.name)
+        for lane in self._lanes.values():
+            if lane is self._main and self._has_enough():
+                continue
+            while (job := lane.ledger.claim(plan=lane.plan)) is not None:
+                if job.checkpoint.location.is_dir():
+                    return job
+                lane.ledger.close_without_result(
+                    job.id, State.LOST, "Its files are gone, and so is the copy that was kept."
+                )
+                self._watcher.forget(job.checkpoint.name)
         return None
+
+    def _has_enough(self) -> bool:
+        """Say whether what is done and what runs is all that `max_num_valid` wants."""
+        wanted = self._limits.max_num_valid
+        if wanted is None:
+            return False
+        done = sum(each.state is State.DONE for each in self._main.validations())
+        return done + sum(job.lane == MAIN for job in self._executor.running.values()) >= wanted
 
     def _stop_overdue(self) -> None:
         limit = self._limits.time_limit
@@ -331,6 +370,7 @@ class Daemon:
         if message.kind == "done":
             self._record(job, result_from_values(message.values["result"]))
             return
+        ledger = self._lanes[job.lane].ledger
         reason = message.values["reason"]
         if message.kind == "stopped" and message.device in self._overdue:
             self._overdue.discard(message.device)
@@ -340,12 +380,12 @@ class Daemon:
             self._void(job)
         elif cause == "memory" and job.shrink < MAX_SHRINKS:
             logger.warning("%s: %s Trying smaller batches.", job.checkpoint.name, reason)
-            self._ledger.retry(job.id, shrink=True)
+            ledger.retry(job.id, shrink=True)
         elif cause in ("crash", "disk") and job.attempts <= len(RETRY_SECONDS):
             logger.warning("%s: %s It is tried again.", job.checkpoint.name, reason)
-            self._ledger.retry(job.id, delay_seconds=RETRY_SECONDS[job.attempts - 1])
+            ledger.retry(job.id, delay_seconds=RETRY_SECONDS[job.attempts - 1])
         else:
-            self._ledger.close_without_result(job.id, State.FAILED, reason)
+            ledger.close_without_result(job.id, State.FAILED, reason)
             logger.warning("%s failed: %s", job.checkpoint.name, reason)
         self._clean_pins()
 
@@ -357,13 +397,14 @@ class Daemon:
         for warning in result.warnings:
             if warning not in known:
                 logger.warning("%s: %s", job.checkpoint.name, warning)
-        self._ledger.finish(job.id, result)
+        lane = self._lanes[job.lane]
+        lane.ledger.finish(job.id, result)
         self._clean_pins()
         self._refresh()
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         logger.info(
             "%s: %s (%.1f s, %d waiting)",
-            job.checkpoint.name,
+            job.checkpoint.name if lane is self._main else f"{job.checkpoint.name} ({job.lane})",
             values,
             result.seconds["total"],
             sum(each.state is State.QUEUED for each in self._view.validations),
@@ -371,19 +412,21 @@ class Daemon:
 
     def _is_intact(self, job: Job) -> bool:
         """Say whether the files that were evaluated are still those that were queued."""
-        return self._pins.is_unchanged(Pin(job.checkpoint.location, self._ledger.pin_state(job.id)))
+        return self._pins.is_unchanged(
+            Pin(job.checkpoint.location, self._lanes[job.lane].ledger.pin_state(job.id))
+        )
 
     def _void(self, job: Job) -> None:
         if job.checkpoint.location.is_dir():
             state, reason = State.SUPERSEDED, "Its files were rewritten while it was evaluated."
         else:
             state, reason = State.LOST, "Its files were deleted while it was evaluated."
-        self._ledger.close_without_result(job.id, state, reason)
+        self._lanes[job.lane].ledger.close_without_result(job.id, state, reason)
         self._watcher.forget(job.checkpoint.name)
         logger.warning("%s is %s: %s", job.checkpoint.name, state, reason)
 
     def _refresh(self) -> None:
-        self._view.validations = self._ledger.validations(plan=self._plan)
+        self._view.validations = self._main.validations()
         self._view.running = {
             self._executor.label(device): (job, *self._progress.get(device, NOT_STARTED))
             for device, job in self._executor.running.items()
@@ -414,13 +457,22 @@ class Daemon:
         return self._final_code()
 
     def _is_waiting(self) -> bool:
-        return any(each.state is State.QUEUED for each in self._view.validations)
+        return any(
+            each.state is State.QUEUED
+            for lane in self._lanes.values()
+            for each in lane.validations()
+        )
 
     def _reason_to_end(self) -> str | None:
         limits = self._limits
         rows = self._view.validations
-        done = sum(each.state is State.DONE for each in rows)
-        if limits.max_num_valid is not None and done >= limits.max_num_valid:
+        anchors = any(
+            each.state is State.QUEUED
+            for lane in self._lanes.values()
+            if lane is not self._main
+            for each in lane.validations()
+        )
+        if self._has_enough() and not anchors:
             return f"--max_num_valid {limits.max_num_valid}"
         if self._is_waiting():
             return None

@@ -84,13 +84,16 @@ class Evaluation:
         *,
         listener: ProgressListener = lambda progress: None,
         shrink: int = 0,
+        dimension: int | None = None,
     ) -> Result:
         """Validate a checkpoint and write its run files and whatever else was asked for.
 
         Raises:
             CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
         """
-        outcome = self._validator.validate(checkpoint, listener=listener, shrink=shrink)
+        outcome = self._validator.validate(
+            checkpoint, listener=listener, shrink=shrink, dimension=dimension
+        )
         setup = self._setup
         if setup.output_dir is not None:
             write_outputs(

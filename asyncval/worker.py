@@ -18,9 +18,9 @@ from typing import Any
 from asyncval.clock import SystemClock
 from asyncval.core.errors import CheckpointError, UsageError
 from asyncval.core.measures import parse_measures
-from asyncval.core.types import Job, Progress
+from asyncval.core.types import MAIN, Job, Progress
 from asyncval.evaluation import Evaluation, quiet_libraries
-from asyncval.execution.messages import WorkerSetup, job_from_json, result_to_values
+from asyncval.execution.messages import job_from_json, result_to_values, setups_from_json
 from asyncval.retrieval.score import warm_up
 
 logger = logging.getLogger(__name__)
@@ -41,17 +41,19 @@ def main() -> int:
     line = sys.stdin.readline()
     if not line:
         return 0
-    setup = WorkerSetup.from_json(line)
+    setups = setups_from_json(line)
     try:
-        evaluation = Evaluation(setup, device=device)
+        evaluations = {lane: Evaluation(setup, device=device) for lane, setup in setups.items()}
     except UsageError as error:
         say("refused", reason=str(error))
         return error.exit_code
-    say("ready", device=evaluation.device, precision=evaluation.precision, note=evaluation.note)
-    measures = parse_measures(setup.measures)
+    first = evaluations[MAIN]
+    say("ready", device=first.device, precision=first.precision, note=first.note)
+    measures = parse_measures(setups[MAIN].measures)
     threading.Thread(target=warm_up, args=(measures,), daemon=True).start()
     for line in sys.stdin:
-        serve(job_from_json(line), evaluation, say)
+        job = job_from_json(line)
+        serve(job, evaluations[job.lane], say)
     return 0
 
 
@@ -79,7 +81,12 @@ def take_over_stdout() -> Say:
 def serve(job: Job, evaluation: Evaluation, say: Say) -> None:
     """Do one job and say how it ended; whatever goes wrong concerns this checkpoint only."""
     try:
-        result = evaluation.run(job.checkpoint, listener=_throttled(say, job.id), shrink=job.shrink)
+        result = evaluation.run(
+            job.checkpoint,
+            listener=_throttled(say, job.id),
+            shrink=job.shrink,
+            dimension=job.dimension,
+        )
         say("done", job=job.id, result=result_to_values(result))
     except (CheckpointError, UsageError) as error:
         say("failed", job=job.id, reason=str(error))

@@ -129,7 +129,10 @@ def load_backbone(
         CheckpointUnsupported: It is no plain encoder, or needs code of its own.
         CheckpointBroken: Tensors are missing, so some would be random.
     """
+    from pickle import UnpicklingError
+
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -147,7 +150,12 @@ def load_backbone(
             trust_remote_code=trust_remote_code,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
+    except (SafetensorError, UnpicklingError) as error:
+        raise CheckpointBroken(
+            "Its weights cannot be read: they are damaged, or hold more than tensors."
+        ) from error
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise CheckpointUnsupported(f"transformers cannot load it: {first_line(error)}") from error
     missing = sorted(

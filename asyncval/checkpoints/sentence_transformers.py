@@ -92,12 +92,13 @@ class SentenceTransformers:
         )
         pooling = agree("--pooling", options.pooling, _pooling(folder, pooling_folder))
         head = [_layer(folder, kind, prefix, device=device) for kind, prefix in rest]
-        head += closing_layers(
-            options, normalize="Normalize" in kinds or None, similarity=_similarity(model_config)
-        )
+        head += closing_layers(options, normalize=None, similarity=_similarity(model_config))
         prompts = model_config.get("prompts") or {}
         default = prompts.get(model_config.get("default_prompt_name"), "")
-        limits = (max_positions(backbone.config), bert_config.get("max_seq_length"))
+        limits = (
+            max_positions(backbone.config),
+            bert_config.get("max_seq_length") or _tokenizer_length(folder, root),
+        )
         return LoadedCheckpoint(
             encoder=TransformerEncoder(backbone, pooling=cast(Pooling, pooling), head=head),
             tokenizer_folder=tokenizer_folder(folder.path / root),
@@ -112,6 +113,13 @@ class SentenceTransformers:
             ),
             lower_case=bool(bert_config.get("do_lower_case")),
         )
+
+
+def _tokenizer_length(folder: Folder, prefix: str) -> int | None:
+    """Return the maximum length that version 6 keeps with the tokenizer."""
+    name = f"{prefix}tokenizer_config.json"
+    value = folder.read_json(name).get("model_max_length") if name in folder else None
+    return value if isinstance(value, int) and value < 10**6 else None
 
 
 def _modules(folder: Folder) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from asyncval.core.errors import CheckpointBlocked, CheckpointIncomplete
 
+LEGACY = b"\x80\x02"  # a pickle, as torch wrote before version 1.6
 MAX_HEADER_BYTES = 100_000_000
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16,
@@ -99,10 +100,11 @@ def check_torch_zip(path: Path) -> None:
     The format before torch 1.6 has no end that could be checked; it passes.
     """
     with _opened(path) as file:
-        if file.read(4) != b"PK\x03\x04":
-            if path.stat().st_size == 0:
-                raise CheckpointIncomplete(f"{path.name} is empty.")
+        start = file.read(4)
+        if start[:2] == LEGACY and len(start) == 4:
             return
+        if start != b"PK\x03\x04":
+            raise CheckpointIncomplete(f"{path.name} is not a whole file of torch.save.")
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()

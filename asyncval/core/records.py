@@ -36,7 +36,7 @@ def current(validations: Iterable[Validation]) -> list[Validation]:
     A folder that was written again has a row for each content.
     """
     newest: dict[str, Validation] = {}
-    for each in sorted(validations, key=lambda v: v.id):
+    for each in sorted(validations, key=lambda v: (v.state is not State.SUPERSEDED, v.id)):
         newest[str(each.checkpoint.path)] = each
     return sorted(
         newest.values(),

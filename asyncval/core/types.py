@@ -152,6 +152,10 @@ NOT_VALIDATED = (State.FAILED, State.LOST, State.BROKEN, State.BLOCKED, State.SK
 """The states in which a checkpoint stays without a result; each has its reason."""
 
 
+MAIN = "main"
+ANCHOR = "anchor"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One checkpoint that waits for its validation under one plan."""
@@ -161,6 +165,10 @@ class Job:
     attempts: int = 0
     shrink: int = 0
     """How often the batch size was divided because memory ran out."""
+    lane: str = MAIN
+    """Whose queue it comes from."""
+    dimension: int | None = None
+    """The dimension of the vectors of the checkpoints before, None where there were none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +176,12 @@ class Result:
     """What the validation of one checkpoint gave.
 
     `metrics` maps a measure (`RR@10`), or `<query set>/<measure>` where there are several
-    query sets, to its mean. `seconds` is by phase, `total` included.
+    query sets, to its mean. `seconds` is by phase, `total` included. `dimension` is that of
+    the vectors.
     """
 
     metrics: Mapping[str, float]
+    dimension: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     num_texts: int = 0
     warnings: tuple[str, ...] = ()

@@ -24,7 +24,10 @@ def open_binary(path: Path) -> BinaryIO:
         file.seek(0)
     except OSError as error:
         raise InvalidData(f"{str(path)!r} cannot be read: {error.strerror}.") from error
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+    if not packed:
+        return file
+    file.close()
+    return cast(BinaryIO, gzip.open(path))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, str]]:

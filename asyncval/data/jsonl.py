@@ -53,4 +53,14 @@ def _to_text(record: Mapping[str, Any], raw: bytes, place: str) -> Text:
     title = record.get("title") or ""
     if not isinstance(title, str):
         raise InvalidData(f'{place}: "title" is {title!r}, which is not a string.')
+    if isinstance(text, str) and not _is_unicode(text + title):
+        raise InvalidData(f"{place}: the text has half of a surrogate pair (\\ud800 to \\udfff).")
     return Text(id=str(text_id), text=text, title=title, raw=raw)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

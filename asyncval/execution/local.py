@@ -19,7 +19,7 @@ from typing import Any
 
 from asyncval.core.errors import DeviceUnavailable, UsageError, WorkerStopped
 from asyncval.core.types import Job
-from asyncval.execution.messages import WorkerSetup, job_to_json
+from asyncval.execution.messages import WorkerSetup, job_to_json, setups_to_json
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
@@ -71,20 +71,20 @@ class LocalExecutor:
     ) -> None:
         self._post = post
         self._log_folder = log_folder
-        self._setup: WorkerSetup | None = None
+        self._setups: Mapping[str, WorkerSetup] = {}
         self._processes = {device: self._spawn(device) for device in devices}
         self._starting: set[str] = set()
         self._busy: dict[str, Job] = {}
         self._labels: dict[str, str] = {}
 
-    def set_up(self, setup: WorkerSetup) -> dict[str, Any]:
+    def set_up(self, setups: Mapping[str, WorkerSetup]) -> dict[str, Any]:
         """Tell every process what to do, and wait until all can; return what the first said.
 
         Raises:
             UsageError: One cannot work here: the device or a library is missing.
             WorkerStopped: One ended before it was ready.
         """
-        self._setup = setup
+        self._setups = setups
         answers = [self._greet(device) for device in self._processes]
         for device in self._processes:
             threading.Thread(target=self._read, args=(device,), daemon=True).start()
@@ -92,11 +92,10 @@ class LocalExecutor:
 
     def _greet(self, device: str) -> dict[str, Any]:
         process = self._processes[device]
-        assert self._setup is not None
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(f"{self._setup.to_json()}\n")
+            process.stdin.write(f"{setups_to_json(self._setups)}\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
@@ -200,8 +199,7 @@ class LocalExecutor:
     def _restart(self, device: str) -> None:
         self._processes[device] = self._spawn(device)
         self._starting.add(device)
-        assert self._setup is not None
-        self._send(device, self._setup.to_json())
+        self._send(device, setups_to_json(self._setups))
         threading.Thread(target=self._read, args=(device,), daemon=True).start()
 
     def _read(self, device: str) -> None:

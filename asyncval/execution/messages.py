@@ -1,7 +1,8 @@
 """What a daemon and its evaluation process say to each other: one JSON object a line.
 
-The daemon sends one `WorkerSetup`, then one job at a time. The process answers with
-`ready` or `refused`, and for each job with `progress` and one of `done` and `failed`.
+The daemon sends a `WorkerSetup` for each lane, in one line, and then one job at a time. The
+process answers with `ready` or `refused`, and for each job with `progress` and one of `done` and
+`failed`.
 """
 
 import json
@@ -34,15 +35,18 @@ class WorkerSetup:
     write_run: str
     write_embeddings: bool
 
-    def to_json(self) -> str:
-        """Return the setup as one line."""
-        return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, line: str) -> "WorkerSetup":
-        """Read what `to_json` wrote."""
-        values = json.loads(line)
-        return cls(**{**values, "options": EncoderOptions(**values["options"])})
+def setups_to_json(setups: Mapping[str, WorkerSetup]) -> str:
+    """Return the setups of all lanes, by name, as one line."""
+    return json.dumps({lane: asdict(setup) for lane, setup in setups.items()})
+
+
+def setups_from_json(line: str) -> dict[str, WorkerSetup]:
+    """Read what `setups_to_json` wrote."""
+    return {
+        lane: WorkerSetup(**{**values, "options": EncoderOptions(**values["options"])})
+        for lane, values in json.loads(line).items()
+    }
 
 
 def job_to_json(job: Job) -> str:
@@ -51,8 +55,10 @@ def job_to_json(job: Job) -> str:
     return json.dumps(
         {
             "id": job.id,
+            "lane": job.lane,
             "attempts": job.attempts,
             "shrink": job.shrink,
+            "dimension": job.dimension,
             "path": str(checkpoint.path),
             "step": checkpoint.step,
             "layout": checkpoint.layout,
@@ -65,10 +71,10 @@ def job_to_json(job: Job) -> str:
 def job_from_json(line: str) -> Job:
     """Read what `job_to_json` wrote."""
     values = json.loads(line)
-    numbers = {name: values.pop(name) for name in ("id", "attempts", "shrink")}
+    own = {name: values.pop(name) for name in ("id", "lane", "attempts", "shrink", "dimension")}
     pin = Path(values["pin"]) if values["pin"] else None
     checkpoint = Checkpoint(**{**values, "path": Path(values["path"]), "pin": pin})
-    return Job(checkpoint=checkpoint, **numbers)
+    return Job(checkpoint=checkpoint, **own)
 
 
 def result_to_values(result: Result) -> dict[str, Any]:

@@ -29,6 +29,7 @@ STEPS = (
         metrics TEXT NOT NULL,
         seconds TEXT NOT NULL,
         num_texts INTEGER NOT NULL,
+        dimension INTEGER NOT NULL,
         warnings TEXT NOT NULL,
         queue_length INTEGER NOT NULL,
         lag_steps INTEGER NOT NULL

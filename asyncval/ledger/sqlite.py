@@ -13,14 +13,15 @@ from typing import Any
 
 from asyncval.core.errors import OutputUnavailable
 from asyncval.core.ports import Clock
-from asyncval.core.types import Checkpoint, Job, Result, State, Validation
+from asyncval.core.types import MAIN, Checkpoint, Job, Result, State, Validation
 from asyncval.ledger.schema import migrate
 
 FILE_NAME = "ledger.sqlite"
 SELECT = """
     SELECT v.id, v.path, v.step, v.layout, v.fingerprint, v.state, v.reason, v.attempts,
            v.found_at, v.finished_at, r.metrics, r.seconds, r.num_texts, r.warnings,
-           r.queue_length, r.lag_steps, v.pin
+           r.queue_length, r.lag_steps, v.pin,
+           r.dimension
     FROM validations v LEFT JOIN results r ON r.validation = v.id
 """
 SUPERSEDE = """
@@ -38,14 +39,18 @@ class Ledger:
     Args:
         folder: Where `ledger.sqlite` is, or will be.
         clock: Gives the times that are recorded.
+        lane: The lane that its jobs belong to.
         must_exist: Refuse to make a new one.
 
     Raises:
         OutputUnavailable: It cannot be opened, or is not there and must not be made.
     """
 
-    def __init__(self, folder: Path, *, clock: Clock, must_exist: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, clock: Clock, must_exist: bool = False, lane: str = MAIN
+    ) -> None:
         self._clock = clock
+        self._lane = lane
         path = folder / FILE_NAME
         if must_exist and not path.is_file():
             raise OutputUnavailable(
@@ -59,6 +64,7 @@ class Ledger:
             if not must_exist:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 migrate(self._db)
+            self._db.execute("SELECT 1 FROM plans LIMIT 1")
         except (sqlite3.Error, ValueError) as error:
             raise OutputUnavailable(f"The ledger {str(path)!r} cannot be used: {error}.") from error
 
@@ -142,9 +148,8 @@ class Ledger:
         }
         with self._transaction() as db:
             is_new = self._insert(db, values) or self._revive(db, values)
-            if is_new:
-                db.execute(SUPERSEDE, values)
-            else:
+            db.execute(SUPERSEDE, values)
+            if not is_new:
                 db.execute(
                     "UPDATE validations SET folder_state = :folder_state WHERE plan = :plan "
                     "AND path = :path AND fingerprint = :fingerprint",
@@ -201,8 +206,18 @@ class Ledger:
                 "RETURNING shrink",
                 (State.RUNNING, found.id),
             ).fetchone()[0]
+            before = db.execute(
+                "SELECT r.dimension FROM results r JOIN validations v ON v.id = r.validation "
+                "WHERE v.plan = ? LIMIT 1",
+                (plan,),
+            ).fetchone()
         return Job(
-            id=found.id, checkpoint=found.checkpoint, attempts=found.attempts + 1, shrink=shrink
+            id=found.id,
+            checkpoint=found.checkpoint,
+            attempts=found.attempts + 1,
+            shrink=shrink,
+            lane=self._lane,
+            dimension=before[0] if before else None,
         )
 
     def requeue(self, job_id: int) -> None:
@@ -266,12 +281,13 @@ class Ledger:
             ).fetchone()
             (step,) = db.execute("SELECT step FROM validations WHERE id = ?", (job_id,)).fetchone()
             db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id,
                     json.dumps(dict(result.metrics)),
                     json.dumps(dict(result.seconds)),
                     result.num_texts,
+                    result.dimension,
                     json.dumps(result.warnings),
                     waiting,
                     (newest or 0) - (step or 0),
@@ -294,14 +310,14 @@ class Ledger:
         rows = self._db.execute(f"{SELECT} WHERE v.plan = ? {BY_STEP}", (plan,)).fetchall()
         return [_to_validation(row) for row in rows]
 
-    def pins(self) -> dict[int, tuple[Path, str]]:
-        """Return folder and state of the pin of every open job, of all plans, by its id."""
+    def pins(self) -> dict[int, Path]:
+        """Return the pin of every open job, of all plans, by its id, the lowest step first."""
         rows = self._db.execute(
-            "SELECT id, pin, pin_state FROM validations WHERE pin IS NOT NULL "
+            "SELECT id, pin FROM validations WHERE pin IS NOT NULL "
             "AND state IN (?, ?) ORDER BY step IS NULL, step, id",
             (State.QUEUED, State.RUNNING),
         )
-        return {number: (Path(pin), state) for number, pin, state in rows}
+        return {number: Path(pin) for number, pin in rows}
 
     def pin_state(self, job_id: int) -> str:
         """Return the state of a job's files when it was queued."""
@@ -329,13 +345,14 @@ class Ledger:
 
 
 def _to_validation(row: Sequence[Any]) -> Validation:
-    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin = row[10:]
+    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin, dimension = row[10:]
     result = None
     if metrics is not None:
         result = Result(
             metrics=json.loads(metrics),
             seconds=json.loads(seconds),
             num_texts=num_texts,
+            dimension=dimension,
             warnings=tuple(json.loads(warnings)),
         )
     return Validation(

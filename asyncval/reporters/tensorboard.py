@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
+SUFFIX = ".asyncval"
+
+
 class TensorBoardReporter:
     """Writes `eval/<measure>` and `asyncval/<quantity>` to `<logging_dir>/<run_name>`."""
 
@@ -45,14 +48,17 @@ class TensorBoardReporter:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.close()
-        old = list(self._folder.glob("events.out.tfevents.*"))
-        self._writer = EventFileWriter(str(self._folder))
+        old = list(self._folder.glob(f"events.out.tfevents.*{SUFFIX}"))
+        self._writer = EventFileWriter(str(self._folder), filename_suffix=SUFFIX)
         # A server that has shown the old file forgets it: this session starts at step 0.
         start = Event(step=0, session_log=SessionLog(status=SessionLog.START))
         self._writer.add_event(start)
         self._writer.flush()
-        for path in old:
-            path.unlink(missing_ok=True)
+        for path in old:  # emptied, not removed: TensorBoard's Python reader stops at a lost file
+            if path.stat().st_size:
+                path.open("wb").close()
+            else:
+                path.unlink()
         self._written = []
 
     def _add(self, validation: Validation) -> None:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -101,10 +102,10 @@ class Tokenizer:
         self.digest = hashlib.sha256(state.encode()).hexdigest()
         self._tokenizer.model_max_length = int(1e9)  # our own limit is the one that counts
 
-    @property
+    @cached_property
     def vocabulary_size(self) -> int:
-        """The number of ids, added tokens included."""
-        return len(self._tokenizer)
+        """One more than the largest id, added tokens included."""
+        return max(self._tokenizer.get_vocab().values()) + 1
 
     def encode(self, texts: Sequence[Text], recipe: Recipe) -> list[list[int]]:
         """Return the ids of every text, special tokens included, cut to the maximum length."""
@@ -242,10 +243,15 @@ def _write_store(
     (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    """Map the ids; nothing can be mapped of an empty file."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
 def _open_store(folder: Path) -> TokenStore:
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     return TokenStore(
-        ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
+        ids=_mapped(folder / "ids.bin", about["dtype"]),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         text_ids=TextIds(np.load(folder / "text_ids.npy", mmap_mode="r")),
         unknown_rate=about["unknown_rate"],

@@ -22,6 +22,7 @@ from asyncval.core.types import (
     Text,
 )
 from asyncval.retrieval.encode import Encoding, encode
+from asyncval.retrieval.sanity import check_passages
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
 from asyncval.retrieval.tokens import Recipe, TextIds, TokenCache, Tokenizer, TokenStore
@@ -119,8 +120,15 @@ class Validator:
         *,
         listener: ProgressListener = lambda progress: None,
         shrink: int = 0,
+        dimension: int | None = None,
     ) -> Outcome:
-        """Validate one checkpoint, with batches made smaller `shrink` times.
+        """Validate one checkpoint.
+
+        Args:
+            checkpoint: The checkpoint.
+            listener: Told how far it is.
+            shrink: How often the batches are made smaller.
+            dimension: That of the checkpoints before, None where there were none.
 
         Raises:
             CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
@@ -141,12 +149,14 @@ class Validator:
                 is_query=False,
                 advance=advance,
             )
-            queries = [
+            asked = [
                 self._tokens(
                     loaded, tokenizer, digest, partial(iter, query_set.queries), is_query=True
-                )[0]
+                )
                 for digest, query_set in zip(task.query_digests, task.query_sets, strict=True)
             ]
+        queries = [store for store, _ in asked]
+        shortened += asked[0][1]
         with phases.phase("encode queries", sum(map(len, queries))) as advance:
             query_vectors = [
                 encode(q, loaded.encoder.encode_queries, encoding=encoding, on_progress=advance)
@@ -159,6 +169,7 @@ class Validator:
                 encoding=encoding,
                 on_progress=advance,
             )
+            alike = tuple(check_passages(passage_vectors, expected_dimension=dimension))
         with phases.phase("search"):
             found = [self._search(vectors, passage_vectors) for vectors in query_vectors]
         with phases.phase("score"):
@@ -174,7 +185,8 @@ class Validator:
                 metrics=_means(rankings),
                 seconds=seconds,
                 num_texts=len(passages) + sum(map(len, queries)),
-                warnings=(*loaded.assumed, *shortened),
+                dimension=passage_vectors.shape[1],
+                warnings=(*loaded.assumed, *shortened, *alike),
             ),
             rankings=rankings,
             passage_ids=passages.text_ids,

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import random
 import signal
 import subprocess
 import sys
@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.models import WORDS, save_huggingface
+
 PATIENCE_SECONDS = 60.0
-WORDS = (
-    "wing flow boundary layer shear plate heat pressure supersonic cone jet shock wave lift drag "
-    "engine rocket fuel mass speed angle body nose tail blade rotor gas oxygen nitrogen steel"
-).split()
 
 
 @dataclass
@@ -34,7 +32,8 @@ class Collection:
         self.corpus = self.folder / "corpus"
         self.qrels = self.folder / "qrels.tsv"
         self.corpus.mkdir(parents=True)
-        texts = [" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(3, 12)) for i in range(40)]
+        draw = random.Random(1)
+        texts = [" ".join(draw.choices(WORDS, k=9)) for _ in range(40)]
         (self.corpus / "split00.jsonl").write_text(
             "".join(
                 json.dumps({"text_id": f"p{i}", "text": text}) + "\n"
@@ -63,46 +62,15 @@ def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path / "data")
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT of one layer and a WordPiece tokenizer of our words."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-model")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
 SaveCheckpoint = Callable[..., Path]
 
 
 @pytest.fixture
-def save_checkpoint(tiny_model: Path, tmp_path: Path) -> SaveCheckpoint:
+def save_checkpoint(tmp_path: Path) -> SaveCheckpoint:
     """Writes `checkpoint-STEP` as a trainer does: other weights each, its state file last."""
 
     def save(step: int, *, folder: Path = tmp_path / "training", sentinel: bool = True) -> Path:
-        import torch
-        from safetensors.torch import load_file, save_file
-
-        place = folder / f"checkpoint-{step}"
-        shutil.copytree(tiny_model, place, ignore=shutil.ignore_patterns("model.safetensors"))
-        weights = load_file(tiny_model / "model.safetensors")
-        torch.manual_seed(step)
-        noise = {name: w + 0.1 * torch.randn_like(w) for name, w in weights.items()}
-        save_file(noise, place / "model.safetensors", metadata={"format": "pt"})
+        place = save_huggingface(folder / f"checkpoint-{step}", seed=step)
         if sentinel:
             (place / "trainer_state.json").write_text(json.dumps({"global_step": step}))
         return place

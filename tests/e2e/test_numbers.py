@@ -10,21 +10,24 @@ import ir_measures
 import numpy as np
 import pytest
 import pytrec_eval
+
 from tests.e2e.conftest import asyncval
 from tests.e2e.test_watch import events
 
+Run = dict[str, dict[str, float]]
+Qrels = dict[str, dict[str, int]]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def read_run(path: Path) -> dict[str, dict[str, float]]:
-    run: dict[str, dict[str, float]] = defaultdict(dict)
+def read_run(path: Path) -> Run:
+    run: Run = defaultdict(dict)
     for line in path.read_text().splitlines():
         query_id, _, passage_id, _, score, _ = line.split(" ")
         run[query_id][passage_id] = float(score)
     return dict(run)
 
 
-def trec_eval(run, qrels, measures=("ndcg_cut_10", "recip_rank")) -> dict[str, float]:
+def trec_eval(run: Run, qrels: Qrels) -> dict[str, float]:
     """Mean nDCG@10 and RR@10 as pytrec_eval gives them; RR@10 from the ten best alone."""
     ten = {
         query_id: dict(

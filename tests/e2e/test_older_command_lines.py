@@ -19,7 +19,7 @@ def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_split_and_then_watch(collection, save_checkpoint, tiny_model, tmp_path):
+def test_split_and_then_watch(collection, save_checkpoint, bert_folder, tmp_path):
     ranking = [
         f"q{q}\tp{(q * 7 + rank) % 40}\t{rank}\n" for q in range(10) for rank in range(1, 21)
     ]
@@ -46,7 +46,7 @@ def test_split_and_then_watch(collection, save_checkpoint, tiny_model, tmp_path)
     done = run(
         "asyncval",
         "--query_file", str(collection.queries), "--candidate_dir", "subset",
-        "--ckpts_dir", "training", "--tokenizer_name_or_path", str(tiny_model),
+        "--ckpts_dir", "training", "--tokenizer_name_or_path", str(bert_folder),
         "--qrel_file", str(collection.qrels), "--metrics", "RR@10", "nDCG@10",
         "--output_dir", "out", "--report_to", "tensorboard", "--logging_dir", "logs",
         "--depth", "10", "--per_device_eval_batch_size", "64", "--fp16",
@@ -60,11 +60,11 @@ def test_split_and_then_watch(collection, save_checkpoint, tiny_model, tmp_path)
 
 
 def test_token_ids_give_the_numbers_of_the_text_that_they_came_from(
-    collection, save_checkpoint, tiny_model, tmp_path
+    collection, save_checkpoint, bert_folder, tmp_path
 ):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer = AutoTokenizer.from_pretrained(bert_folder)
     checkpoint = save_checkpoint(50)
 
     def metrics() -> dict[str, float]:

@@ -1,0 +1,227 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
+from asyncval.core.types import Text
+from asyncval.retrieval import tokens as tokens_module
+from asyncval.retrieval.tokens import Recipe, TextIds, TokenCache, Tokenizer
+from tests.models import make_sentences
+from tests.retrieval.stores import make_texts
+
+CLS, SEP = 2, 3
+MARK = Recipe(max_length=16)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bert_folder):
+    return Tokenizer(str(bert_folder))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return TokenCache(tmp_path / "cache")
+
+
+def store_of(cache, tokenizer, texts, *, content="digest", recipe=MARK, **more):
+    return cache.get(
+        content=content, texts=lambda: iter(texts), tokenizer=tokenizer, recipe=recipe, **more
+    )
+
+
+def ids_of(store):
+    return [store.ids[a:b].tolist() for a, b in zip(store.offsets, store.offsets[1:], strict=False)]
+
+
+@pytest.mark.parametrize("max_length", [3, 8, 16, 40])
+def test_the_ids_are_those_of_the_tokenizers_own_call(bert_folder, cache, tokenizer, max_length):
+    sentences = [*make_sentences(50), "", "Ocean RIVER", "a" * 60, "snowman ☃"]
+    recipe = Recipe(max_length=max_length)
+    store = store_of(cache, tokenizer, make_texts(sentences), recipe=recipe)
+    reference = AutoTokenizer.from_pretrained(bert_folder)
+    expected = reference(sentences, truncation=True, max_length=max_length)["input_ids"]
+    assert ids_of(store) == expected
+    assert store.lengths.tolist() == [len(ids) for ids in expected]
+    assert list(store.text_ids) == [f"d{number}" for number in range(len(sentences))]
+    assert len(store) == len(sentences)
+
+
+def test_more_texts_than_are_taken_at_once_keep_their_order(cache, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokens_module, "TEXTS_AT_ONCE", 7)
+    texts = make_texts(make_sentences(50))
+    progress: list[int] = []
+    store = store_of(cache, tokenizer, texts, on_progress=progress.append)
+    assert ids_of(store) == tokenizer.encode(texts, MARK)
+    assert progress == [7, 14, 21, 28, 35, 42, 49, 50]
+
+
+def test_a_prefix_stands_before_every_text(cache, tokenizer):
+    texts = make_texts(["ocean", "river"])
+    store = store_of(cache, tokenizer, texts, recipe=Recipe(max_length=16, prefix="query : "))
+    with_prefix = make_texts(["query : ocean", "query : river"])
+    assert ids_of(store) == tokenizer.encode(with_prefix, MARK)
+
+
+def test_a_prefix_stands_before_the_title(tokenizer):
+    text = Text(id="1", text="river", title="ocean")
+    recipe = Recipe(max_length=16, prefix="query ")
+    assert tokenizer.encode([text], recipe) == tokenizer.encode(
+        make_texts(["query ocean river"]), MARK
+    )
+
+
+def test_lower_case_is_applied_to_prefix_and_text():
+    assert Recipe(max_length=9, prefix="A: ", lower_case=True).apply("ÉB") == "a: éb"
+    assert Recipe(max_length=9, prefix="A: ").apply("ÉB") == "A: ÉB"
+
+
+def test_token_ids_get_the_special_tokens_and_are_cut(cache, tokenizer):
+    texts = make_texts([(10, 11), (), tuple(range(10, 40))])
+    store = store_of(cache, tokenizer, texts, recipe=Recipe(max_length=6))
+    assert ids_of(store) == [[CLS, 10, 11, SEP], [CLS, SEP], [CLS, 10, 11, 12, 13, SEP]]
+
+
+def test_token_ids_give_what_their_text_gives(tokenizer):
+    sentences = make_sentences(30)
+    bare = [ids[1:-1] for ids in tokenizer.encode(make_texts(sentences), Recipe(max_length=99))]
+    for max_length in (4, 16):
+        recipe = Recipe(max_length=max_length)
+        assert tokenizer.encode(make_texts(map(tuple, bare)), recipe) == tokenizer.encode(
+            make_texts(sentences), recipe
+        )
+
+
+def test_token_ids_of_another_tokenizer_are_refused(cache, tokenizer):
+    with pytest.raises(InvalidData, match="text 'd1' has the token id 30521"):
+        store_of(cache, tokenizer, make_texts([(5,), (30521,)]))
+
+
+def test_a_prefix_before_token_ids_is_refused(cache, tokenizer):
+    with pytest.raises(InvalidData, match="'query: ' cannot be put before"):
+        store_of(
+            cache, tokenizer, make_texts([(5,)]), recipe=Recipe(max_length=9, prefix="query: ")
+        )
+
+
+@pytest.mark.parametrize("contents", [["ocean", (5,)], [(5,), "ocean"]])
+def test_texts_of_both_forms_are_refused(cache, tokenizer, contents):
+    with pytest.raises(InvalidData, match="use one form"):
+        store_of(cache, tokenizer, make_texts(contents))
+
+
+def refuse_to_read():
+    raise AssertionError("the texts were read again")
+
+
+def test_texts_that_were_tokenised_are_not_read_again_also_by_another_process(
+    cache, tokenizer, tmp_path, bert_folder
+):
+    first = store_of(cache, tokenizer, make_texts(make_sentences(20)))
+    again = TokenCache(tmp_path / "cache").get(
+        content="digest",
+        texts=refuse_to_read,
+        tokenizer=Tokenizer(str(bert_folder)),
+        recipe=Recipe(max_length=16),
+    )
+    assert ids_of(again) == ids_of(first)
+    assert list(again.text_ids) == list(first.text_ids)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": "other"},
+        {"recipe": Recipe(max_length=17)},
+        {"recipe": Recipe(max_length=16, prefix="a")},
+        {"recipe": Recipe(max_length=16, lower_case=True)},
+    ],
+)
+def test_whatever_the_tokens_depend_on_makes_a_store_of_its_own(cache, tokenizer, change):
+    store_of(cache, tokenizer, make_texts(["ocean"]))
+    changed = store_of(cache, tokenizer, make_texts(["river", "storm"]), **change)
+    assert len(changed) == 2
+
+
+def test_another_tokenizer_makes_a_store_of_its_own(cache, tokenizer, large_tokenizer):
+    store_of(cache, tokenizer, make_texts(["ocean"]))
+    assert ids_of(store_of(cache, large_tokenizer, make_texts(["word5"]))) == [[6]]
+
+
+@pytest.fixture(scope="module")
+def large_tokenizer(tmp_path_factory):
+    """A tokenizer of more ids than two bytes can hold, without special tokens around a text."""
+    folder = tmp_path_factory.mktemp("large")
+    vocabulary = {"[UNK]": 0} | {f"word{number}": number + 1 for number in range(70_000)}
+    fast = FastTokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="[UNK]").save_pretrained(folder)
+    return Tokenizer(str(folder))
+
+
+def test_ids_that_two_bytes_cannot_hold_get_four(cache, tokenizer, large_tokenizer):
+    store = store_of(cache, large_tokenizer, make_texts(["word69999 word1", "word65535"]))
+    assert store.ids.dtype == np.uint32
+    assert ids_of(store) == [[70_000, 2], [65_536]]
+    assert store_of(cache, tokenizer, make_texts(["ocean"])).ids.dtype == np.uint16
+
+
+def test_texts_without_a_single_token_make_a_store_too(cache, large_tokenizer):
+    store = store_of(cache, large_tokenizer, make_texts(["", " "]))
+    assert store.lengths.tolist() == [0, 0]
+
+
+def test_a_tokenizer_that_does_not_know_most_tokens_is_the_wrong_one(cache, large_tokenizer):
+    texts = make_texts(["these words are unknown", "word1"])
+    for _ in range(2):  # found again in the cache, it is as wrong as before
+        with pytest.raises(CheckpointBroken, match="80% of all tokens are unknown"):
+            store_of(cache, large_tokenizer, texts)
+
+
+def test_a_few_unknown_tokens_are_no_reason_to_stop(cache, large_tokenizer):
+    store = store_of(cache, large_tokenizer, make_texts(["word1 word2 unknown", "word3"]))
+    assert store.unknown_rate == 0.25
+
+
+def test_two_that_make_the_same_store_at_once_both_get_it(cache, tokenizer, tmp_path):
+    together = threading.Barrier(4)
+
+    def texts():
+        yield from make_texts(make_sentences(30))
+        together.wait(timeout=10)  # all have begun before one is done
+
+    def make(_):
+        return cache.get(content="same", texts=texts, tokenizer=tokenizer, recipe=MARK)
+
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(make, range(4)))
+    assert all(ids_of(store) == ids_of(stores[0]) for store in stores)
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 1
+
+
+def test_a_store_that_breaks_off_leaves_nothing_and_is_made_anew(cache, tokenizer, tmp_path):
+    def texts():
+        yield from make_texts(["ocean"])
+        raise InvalidData("line 2")
+
+    with pytest.raises(InvalidData):
+        cache.get(content="digest", texts=texts, tokenizer=tokenizer, recipe=MARK)
+    assert list((tmp_path / "cache" / "tokens").iterdir()) == []
+    assert len(store_of(cache, tokenizer, make_texts(["ocean", "river"]))) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_unsupported_with_the_flag_that_helps(tmp_path):
+    with pytest.raises(CheckpointUnsupported, match="--tokenizer_name_or_path"):
+        Tokenizer(str(tmp_path))
+
+
+def test_text_ids_of_all_scripts_come_back_one_at_a_time_and_in_slices():
+    ids = ["a", "é", "日本", "", "0007"]
+    found = TextIds(np.array([each.encode() for each in ids]))
+    assert [found[place] for place in range(len(ids))] == list(found) == ids
+    assert list(found[1:3]) == ["é", "日本"]
+    assert found.index("日本") == 2
