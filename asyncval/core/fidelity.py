@@ -3,6 +3,7 @@
 Axes: C checkpoints, ascending by step, Q queries, R resamples. Statistics are scipy's.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def fidelity(subset: Scores, full: Scores, *, num_resamples: int, seed: int) -> 
     Raises:
         ValueError: The shapes differ, or there are fewer than 3 checkpoints or no query.
     """
-    from scipy.stats import bootstrap  # type: ignore[import-untyped]
+    from scipy.stats import DegenerateDataWarning, bootstrap  # type: ignore[import-untyped]
 
     if subset.shape != full.shape or subset.shape[0] < MIN_CHECKPOINTS or not subset.shape[1]:
         raise ValueError(f"Scores of the shapes {subset.shape} and {full.shape}.")
@@ -81,15 +82,18 @@ def fidelity(subset: Scores, full: Scores, *, num_resamples: int, seed: int) -> 
     if num_queries == 1:  # nothing to draw from
         drawn = np.repeat(observed[:, None], 2, axis=1)
     else:
-        drawn = bootstrap(
-            (np.arange(num_queries),),
-            resampled,
-            n_resamples=num_resamples,
-            batch=RESAMPLES_AT_ONCE,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
+        with warnings.catch_warnings():
+            # Some draws leave an order undefined; `_estimate` sees to them.
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            drawn = bootstrap(
+                (np.arange(num_queries),),
+                resampled,
+                n_resamples=num_resamples,
+                batch=RESAMPLES_AT_ONCE,
+                vectorized=True,
+                method="percentile",
+                rng=np.random.default_rng(seed),
+            ).bootstrap_distribution
     estimates = dict(zip(STATISTICS, map(_estimate, observed, drawn), strict=True))
     del estimates["same_best"]
     return Fidelity(

@@ -105,9 +105,7 @@ def test_an_unknown_reporter_is_named_with_the_known_ones(collection, tmp_path):
 def test_an_unknown_command_is_named(tmp_path):
     done = asyncval("wach")
     assert done.returncode == 2
-    assert done.stderr == (
-        "asyncval: there is no command 'wach'. There are watch, eval, split, results, status.\n"
-    )
+    assert done.stderr.startswith("asyncval: there is no command 'wach'. There are watch, eval,")
 
 
 def test_an_unknown_key_in_the_configuration_file_is_named(collection, tmp_path):
