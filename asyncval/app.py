@@ -42,7 +42,13 @@ from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
 from asyncval.execution.local import LocalExecutor, device_environment
 from asyncval.execution.messages import WorkerSetup
 from asyncval.explanation import explain_folder
-from asyncval.fidelity import Results, as_json, compare_folders, render_fidelity
+from asyncval.fidelity import (
+    Results,
+    as_json,
+    compare_folders,
+    render_fidelity,
+    with_agreement,
+)
 from asyncval.fidelity_plot import draw
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
@@ -59,6 +65,8 @@ from asyncval.watcher import Habits, Watcher
 logger = logging.getLogger(__name__)
 PLAN_FORMAT = 1
 PLAIN_WIDTH = 200
+ALWAYS = ("jsonl", "best")
+"""The reporters that write into the output folder, whatever else is asked for."""
 TARGET_DEPTH = 1000
 """How deep a checkpoint is searched where the depth of the subset is still to be found."""
 
@@ -71,7 +79,7 @@ def watch(config: WatchConfig) -> int:
     devices = [_device(name) for name in config.devices]
     if len(set(devices)) < len(devices):
         raise InvalidOption(f"--devices: {' '.join(config.devices)} names a device twice.")
-    reporters = _reporter_names(config.report_to)
+    _reporter_names(config.report_to)
     lock = OutputLock(config.output_dir)
     inbox: SimpleQueue[Any] = SimpleQueue()
     executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
@@ -91,10 +99,11 @@ def watch(config: WatchConfig) -> int:
         if ready["note"]:
             logger.warning(ready["note"])
         clock = SystemClock()
-        lanes = {
-            name: _lane(config, name, setup, ready["precision"], reporters=reporters, clock=clock)
-            for name, setup in setups.items()
-        }
+        lanes: dict[str, Lane] = {}
+        for name, setup in setups.items():
+            lanes[name] = _lane(
+                config, name, setup, ready["precision"], main=lanes.get(MAIN), clock=clock
+            )
         logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
         pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
         habits = Habits(
@@ -154,13 +163,13 @@ def _lane(
     setup: WorkerSetup,
     precision: str,
     *,
-    reporters: Sequence[str],
+    main: Lane | None,
     clock: Clock,
 ) -> Lane:
-    """Open the ledger of a lane and its reporters."""
-    folder = config.output_dir if name == MAIN else config.output_dir / name
+    """Open the ledger of a lane and its reporters; `main` is None for the main lane itself."""
+    folder = config.output_dir if main is None else config.output_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    run_name = config.run_name if name == MAIN else f"{config.run_name}-{name}"
+    run_name = config.run_name if main is None else f"{config.run_name}-{name}"
     logging_dir = config.logging_dir or config.output_dir / "tensorboard"
     ledger = Ledger(folder, clock=clock, lane=name)
     description = _plan(setup, precision)
@@ -171,10 +180,14 @@ def _lane(
         plan=plan,
         reporting=Reporting(
             ledger,
-            {each: _reporter(each, folder, logging_dir, run_name) for each in reporters},
+            {
+                each: _reporter(each, folder, logging_dir, run_name)
+                for each in _reporter_names(config.report_to)
+            },
             plan=plan,
+            derive=lambda rows: with_agreement(rows, main.validations()) if main else rows,
         ),
-        every=1 if name == MAIN else config.anchor_every or 1,
+        every=1 if main is None else config.anchor_every or 1,
     )
 
 
@@ -458,11 +471,11 @@ def _device(name: str) -> str:
 
 
 def _reporter_names(names: Sequence[str]) -> list[str]:
-    """Return the reporters that were asked for, and the file that is always written."""
+    """Return the reporters that were asked for, and those that always write."""
     wanted = [name for name in names if name != "none"]
     for name in wanted:
         look_up(name, REPORTERS, option="--report_to")
-    return list(dict.fromkeys(["jsonl", *wanted]))
+    return list(dict.fromkeys([*ALWAYS, *wanted]))
 
 
 def _reporter(name: str, output_dir: Path, logging_dir: Path, run_name: str) -> Reporter:

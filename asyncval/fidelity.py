@@ -1,7 +1,7 @@
 """`asyncval fidelity`: results on a subset against results on the full corpus."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from asyncval.core.fidelity import (
     Estimate,
     Fidelity,
     Scores,
+    agreement,
     cost_ratio,
     fidelity,
 )
@@ -114,6 +115,38 @@ def compare_folders(subset: Results, full: Results, *, num_resamples: int, seed:
         texts_ratio=reference[common[0]][1].num_texts / max(known[common[0]][1].num_texts, 1),
         remarks=tuple(remarks),
     )
+
+
+def with_agreement(anchors: list[Validation], subset: Sequence[Validation]) -> list[Validation]:
+    """Return anchors with the agreement of both orders up to each, as `fidelity/tau`.
+
+    Args:
+        anchors: Results on the full corpus, ascending by step.
+        subset: Results on the subset, of these checkpoints and others.
+    """
+    on_subset = {
+        row.checkpoint.fingerprint: row.result for row in with_result(subset) if row.result
+    }
+    known = [row for row in anchors if row.checkpoint.fingerprint in on_subset]
+    results = []
+    for anchor in anchors:
+        until = [
+            row for row in known if (row.checkpoint.step or 0) <= (anchor.checkpoint.step or 0)
+        ]
+        derived: dict[str, float] = {}
+        for measure in anchor.result.metrics if anchor.result else ():
+            pairs = [
+                (on_subset[row.checkpoint.fingerprint].metrics.get(measure), row.result.metrics)
+                for row in until
+                if row.result is not None
+            ]
+            scores = np.array([[s, f[measure]] for s, f in pairs if s is not None and measure in f])
+            tau = agreement(*scores.T) if len(scores) else None
+            if tau is not None:
+                derived.setdefault("fidelity/tau", tau)
+                derived[f"fidelity/tau/{measure}"] = tau
+        results.append(replace(anchor, derived=derived))
+    return results
 
 
 def _unmatched(subset: Results, full: Results) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """From the ledger to the reporters: each result is shown, and a failing place is tried again."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from asyncval.core.ports import Reporter
 from asyncval.core.records import with_result
+from asyncval.core.types import Validation
 from asyncval.ledger.sqlite import Ledger
 
 logger = logging.getLogger(__name__)
@@ -17,12 +18,21 @@ class Reporting:
         ledger: The truth.
         reporters: By name.
         plan: The plan's digest.
+        derive: Adds to results, ascending by step, what follows from them and from others.
     """
 
-    def __init__(self, ledger: Ledger, reporters: Mapping[str, Reporter], *, plan: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        reporters: Mapping[str, Reporter],
+        *,
+        plan: str,
+        derive: Callable[[list[Validation]], list[Validation]] = lambda results: results,
+    ) -> None:
         self._ledger = ledger
         self._reporters = reporters
         self._plan = plan
+        self._derive = derive
 
     def publish(self, *, everything: bool = False) -> None:
         """Give each reporter what it has not shown.
@@ -30,9 +40,14 @@ class Reporting:
         Args:
             everything: Call each even if it has shown all, so that it repairs what it keeps.
         """
-        recorded = with_result(self._ledger.validations(plan=self._plan))
+        missing_by_name = {
+            name: self._ledger.undelivered(name, plan=self._plan) for name in self._reporters
+        }
+        if not everything and not any(missing_by_name.values()):
+            return
+        recorded = self._derive(with_result(self._ledger.validations(plan=self._plan)))
         for name, reporter in self._reporters.items():
-            missing = self._ledger.undelivered(name, plan=self._plan)
+            missing = missing_by_name[name]
             fresh = [each for each in recorded if each.id in missing]
             if not missing and not everything:
                 continue

@@ -103,6 +103,17 @@ def fidelity(subset: Scores, full: Scores, *, num_resamples: int, seed: int) -> 
     )
 
 
+def agreement(subset: Scores, full: Scores) -> float | None:
+    """Return Kendall's tau-b between two scores of the same checkpoints, both [C].
+
+    None where it is not defined: fewer than 3 checkpoints, or all scores are equal.
+    """
+    if len(subset) < MIN_CHECKPOINTS:
+        return None
+    tau = float(_statistics(subset, full)[0])
+    return None if np.isnan(tau) else tau
+
+
 def _weights(rows: NDArray[np.int64], num_queries: int) -> Scores:
     """Return [R, Q]: the share that each query has of each resample."""
     counts = np.array([np.bincount(row, minlength=num_queries) for row in rows])

@@ -205,6 +205,8 @@ class Validation:
     result: Result | None = None
     queue_length: int = 0
     lag_steps: int = 0
+    derived: Mapping[str, float] = field(default_factory=dict)
+    """What follows from this and other results, by the name that reporters show it under."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ This is the one place where a reporter is added.
 """
 
 REPORTERS = {
+    "best": "asyncval.reporters.best:BestReporter",
     "jsonl": "asyncval.reporters.jsonl:JsonLinesReporter",
     "tensorboard": "asyncval.reporters.tensorboard:TensorBoardReporter",
 }

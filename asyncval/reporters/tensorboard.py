@@ -90,4 +90,5 @@ def scalars(validation: Validation) -> dict[str, float]:
         "asyncval/texts_per_second": result.num_texts / total if total else 0.0,
         "asyncval/queue_length": validation.queue_length,
         "asyncval/lag_steps": validation.lag_steps,
+        **validation.derived,
     }
