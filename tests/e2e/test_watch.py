@@ -257,3 +257,29 @@ def test_the_resolved_configuration_is_saved_and_can_be_given_again(
     assert (tmp_path / "again" / "runs" / "checkpoint-100.trec").read_bytes() == (
         tmp_path / "validation" / "runs" / "checkpoint-100.trec"
     ).read_bytes()
+
+
+def test_the_daemon_itself_holds_neither_torch_nor_ranx(watch, save_checkpoint):
+    save_checkpoint(100)
+    daemon = watch()
+    daemon.wait_for("RR@10")
+    mapped = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    for library in ("torch", "numba", "faiss", "scipy"):
+        assert f"/{library}/" not in mapped
+
+
+def test_a_missing_faiss_is_named_with_what_to_install(collection, tmp_path, monkeypatch):
+    from tests.e2e.conftest import asyncval
+
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "faiss.py").write_text("raise ImportError('there is no faiss')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    done = asyncval(
+        "watch", *collection.flags(), "--ckpts_dir", str(tmp_path / "training"),
+        "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "asyncval watch: FAISS is not installed: run `pip install asyncval[cpu]`, or `pip install "
+        "asyncval[gpu]` for its CUDA build."
+    )
