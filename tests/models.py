@@ -56,6 +56,18 @@ def save_huggingface(folder: Path, *, seed: int = 1) -> Path:
     return folder
 
 
+def save_peft(folder: Path, *, base: str) -> Any:
+    """Write a LoRA adapter of the encoder at `base`; return the model in evaluation mode."""
+    import peft
+    from transformers import AutoModel
+
+    torch.manual_seed(2)
+    config = peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False)
+    model = peft.get_peft_model(AutoModel.from_pretrained(base), config)
+    model.save_pretrained(str(folder))
+    return model.eval()
+
+
 def save_dense(folder: Path, *, seed: int = 5, activation: str = "Tanh") -> dict[str, torch.Tensor]:
     """Write a dense layer as Sentence Transformers does; return its tensors."""
     folder.mkdir(parents=True)

@@ -6,5 +6,6 @@ the most particular first.
 
 LAYOUTS = {
     "sentence-transformers": "asyncval.checkpoints.sentence_transformers:SentenceTransformers",
+    "peft": "asyncval.checkpoints.peft:Peft",
     "huggingface": "asyncval.checkpoints.huggingface:HuggingFace",
 }

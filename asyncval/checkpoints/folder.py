@@ -28,12 +28,14 @@ class Folder:
     """All files below `path`, two levels of sub-folders deep, by their relative path.
 
     `folders` has the modification times of the folder itself (`""`) and of those below it,
-    in nanoseconds: they change when a file is added or removed.
+    in nanoseconds: they change when a file is added or removed. `origin` is where the trainer
+    wrote the files, where `path` is a place that keeps them.
     """
 
     path: Path
     files: Mapping[str, FileStat]
     folders: Mapping[str, int]
+    origin: Path | None = None
 
     @classmethod
     def listing(cls, path: Path) -> "Folder":

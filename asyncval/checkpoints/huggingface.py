@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
+    DEFAULT_POOLING,
     TransformerEncoder,
+    assumed_pooling,
     closing_layers,
     load_backbone,
     max_positions,
@@ -15,9 +17,7 @@ from asyncval.checkpoints.loading import (
     tokenizer_folder,
     weight_files,
 )
-from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Pooling, Precision
-
-DEFAULT_POOLING: Pooling = "cls"
+from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
 
 class HuggingFace:
@@ -43,11 +43,6 @@ class HuggingFace:
             precision=precision,
             trust_remote_code=options.trust_remote_code,
         )
-        assumed = (
-            ()
-            if options.pooling
-            else (f"--pooling {DEFAULT_POOLING}: a plain Hugging Face checkpoint does not say.",)
-        )
         return LoadedCheckpoint(
             encoder=TransformerEncoder(
                 backbone,
@@ -58,5 +53,5 @@ class HuggingFace:
             max_length=max_positions(backbone.config),
             query_prefix=options.query_prefix or "",
             passage_prefix=options.passage_prefix or "",
-            assumed=assumed,
+            assumed=assumed_pooling(options),
         )

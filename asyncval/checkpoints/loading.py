@@ -36,6 +36,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *TOKENIZER_FILES[-3:])
+DEFAULT_POOLING: Pooling = "cls"
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
 """Parts of a transformer that its last hidden states do not depend on."""
 
@@ -230,6 +231,13 @@ def closing_layers(
     wants_unit = agree("--normalize", options.normalize, normalize)
     chosen = agree("--similarity", options.similarity, similarity)
     return [unit_length] if wants_unit or chosen == "cos" else []
+
+
+def assumed_pooling(options: EncoderOptions) -> tuple[str, ...]:
+    """Return what to say where neither the checkpoint nor a flag tells the pooling."""
+    if options.pooling:
+        return ()
+    return (f"--pooling {DEFAULT_POOLING} is assumed: the checkpoint does not say.",)
 
 
 def first_line(error: BaseException) -> str:

@@ -66,7 +66,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: It cannot be loaded, or what it says contradicts `options`.
     """
-    folder = Folder.listing(checkpoint.location)
+    folder = replace(Folder.listing(checkpoint.location), origin=checkpoint.path)
     layout = layout_of(folder)
     loaded = layout.load(folder, options, device=device, precision=precision)
     if loaded.tokenizer_folder is None:

@@ -14,10 +14,19 @@ from asyncval.checkpoints.recognition import layout_of, layouts, load_checkpoint
 from asyncval.core.errors import CheckpointError
 from asyncval.core.types import Checkpoint, EncoderOptions
 from asyncval.lookup import look_up
-from tests.models import save_huggingface, save_sentence_transformers
+from tests.models import make_tokenizer, save_huggingface, save_peft, save_sentence_transformers
+
+
+def save_adapter(folder: Path) -> Path:
+    pytest.importorskip("peft", reason="peft is not installed")
+    make_tokenizer().save_pretrained(folder)
+    save_peft(folder, base=str(save_huggingface(folder.parent / "base")))
+    return folder
+
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "huggingface": save_huggingface,
+    "peft": save_adapter,
     "sentence-transformers": save_sentence_transformers,
 }
 
@@ -56,7 +65,8 @@ def test_its_model_files_are_there_and_make_its_fingerprint(name, folder):
 
 
 def test_without_weights_it_is_not_whole(folder):
-    (folder / "model.safetensors").unlink()
+    for path in folder.glob("*model.safetensors"):
+        path.unlink()
     with pytest.raises(CheckpointError):
         examine(Folder.listing(folder), step=1)
 
