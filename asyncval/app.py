@@ -438,13 +438,13 @@ def _check_ids(collection: Collection, config: ValidationConfig) -> None:
     """Refuse ids that the run file could not carry."""
     if config.write_run != "trec" or getattr(config, "output_dir", None) is None:
         return
-    for query_set in collection.query_sets:
-        for query in query_set.queries:
-            if any(character.isspace() for character in query.id):
-                raise InvalidData(
-                    f"{str(query_set.path)!r}: the id {query.id!r} has white space, which a TREC "
-                    "run cannot carry: give --write_run msmarco or none."
-                )
+    ids = [query.id for query_set in collection.query_sets for query in query_set.queries]
+    spaced = next((each for each in ids if len(each.split()) != 1), collection.corpus.spaced_id)
+    if spaced:
+        raise InvalidData(
+            f"The id {spaced!r} has white space, which a TREC run cannot carry: give --write_run "
+            "msmarco or none."
+        )
 
 
 def _introduce(collection: Collection, config: ValidationConfig) -> None:

@@ -17,7 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 DEPTHS = (1, 5, 10, 50, 100)
+OWN_DEPTHS = (1, 5, 10)
 MEASURES = ("RR@10", "nDCG@10")
 NUM_CHECKPOINTS = 15
 RECIPE: dict[str, object] = {
@@ -80,8 +83,12 @@ def train(options: argparse.Namespace) -> Path:
     return folder
 
 
-def split(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Make a subset of each depth and a random one of the same size; return their manifests."""
+def split(options: argparse.Namespace, training: Path) -> dict[str, dict[str, Any]]:
+    """Make all subsets; return their manifests.
+
+    Those of the run at each depth, random ones of the same sizes, and those of the run that
+    the last checkpoint makes itself.
+    """
     manifests = {}
     corpus, qrels = options.data_dir / "corpus.jsonl", options.data_dir / "qrels" / "test.tsv"
     flags: dict[str, Any] = {"candidate_dir": corpus, "qrel_file": qrels}
@@ -93,6 +100,13 @@ def split(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         manifests[f"depth {depth}"] = chosen
         manifests[f"random {depth}"] = manifest(
             options.work_dir / f"random {depth}", random=num_others, seed=depth, **flags
+        )
+    last = max(training.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    flags |= {"from_checkpoint": last, "query_file": options.data_dir / "queries.jsonl"}
+    flags |= {"devices": "cpu", "cache_dir": options.work_dir / "cache"}
+    for depth in OWN_DEPTHS:
+        manifests[f"own {depth}"] = manifest(
+            options.work_dir / f"own {depth}", depth=depth, **flags
         )
     return manifests
 
@@ -125,6 +139,29 @@ def validate(options: argparse.Namespace, training: Path, corpus: Path, name: st
     return results
 
 
+def noise_of_queries(results: Path, *, num_draws: int = 500) -> dict[str, float]:
+    """Return how well two halves of the queries agree on the order of the checkpoints.
+
+    Returns:
+        The mean tau-b, by measure.
+    """
+    from scipy.stats import kendalltau
+
+    files = sorted((results / "per_query").iterdir())
+    tables = [[line.split("\t") for line in path.read_text().splitlines()] for path in files]
+    draw = np.random.default_rng(0)
+    taus = {}
+    for column, measure in enumerate(tables[0][0][1:], start=1):
+        values = np.array([[float(row[column]) for row in table[1:]] for table in tables])
+        found = []
+        for _ in range(num_draws):
+            first, second = np.array_split(draw.permutation(values.shape[1]), 2)
+            halves = values[:, first].mean(axis=1), values[:, second].mean(axis=1)
+            found.append(kendalltau(*halves).statistic)
+        taus[measure] = float(np.mean(found))
+    return taus
+
+
 def shown(estimate: dict[str, float | None], digits: int) -> str:
     """Return a value and its interval as a cell of a table."""
     if estimate["value"] is None:
@@ -140,7 +177,7 @@ def shown(estimate: dict[str, float | None], digits: int) -> str:
 def print_tables(reports: dict[str, dict[str, Any]], manifests: dict[str, dict[str, Any]]) -> None:
     """Print one table for each measure, in Markdown."""
     columns = ["subset", "passages", "share", "tau-b", "Spearman", "same best", "regret"]
-    columns += ["inflation", "slope", "seconds saved"]
+    columns += ["inflation", "slope", "texts"]
     for measure in MEASURES:
         print(f"\n**{measure}**\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
         for name, report in reports.items():
@@ -155,7 +192,7 @@ def print_tables(reports: dict[str, dict[str, Any]], manifests: dict[str, dict[s
                 shown(found["regret"], 4),
                 shown(found["inflation"], 3),
                 shown(found["slope"], 2),
-                f"{report['cost_ratio']['value']:.1f}x",
+                f"{report['texts_ratio']:.1f}x fewer",
             ]
             print(f"| {' | '.join(cells)} |")
 
@@ -169,15 +206,16 @@ def plot(
     measure = MEASURES[0]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind, style in (("depth", "o-"), ("random", "s--")):
-        names = [f"{kind} {depth}" for depth in DEPTHS]
+    kinds = {"depth": ("o-", "from the run"), "random": ("s--", "random")}
+    kinds["own"] = ("^:", "from the last checkpoint's own run")
+    for kind, (style, label) in kinds.items():
+        names = [name for name in reports if name.startswith(kind)]
         sizes = [manifests[name]["num_kept"] for name in names]
         taus = [reports[name]["measures"][measure]["tau"] for name in names]
         values = [tau["value"] for tau in taus]
         # A percentile interval need not hold the value itself.
         below = [max(tau["value"] - tau["low"], 0) for tau in taus]
         above = [max(tau["high"] - tau["value"], 0) for tau in taus]
-        label = "from the run" if kind == "depth" else "random"
         left.errorbar(sizes, values, yerr=[below, above], fmt=style, capsize=3, label=label)
     left.set(xlabel="passages in the subset", ylabel=f"tau-b of {measure} with the full corpus")
     left.legend(frameon=False)
@@ -203,7 +241,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
     training = train(options)
-    manifests = split(options)
+    manifests = split(options, training)
     full = validate(options, training, options.data_dir / "corpus.jsonl", "full")
     reports = {}
     for name in manifests:
@@ -211,6 +249,8 @@ def main() -> None:
         text = run("asyncval", "fidelity", "--json", output_dir=results, against=full)
         reports[name] = json.loads(text)
     print_tables(reports, manifests)
+    for measure, tau in noise_of_queries(full).items():
+        print(f"\n{measure}: two halves of the queries agree at a tau-b of {tau:.2f}.")
     if options.plot is not None:
         plot(reports, manifests, options.plot)
 

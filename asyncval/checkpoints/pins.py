@@ -9,6 +9,7 @@ compared again after the evaluation.
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -167,15 +168,16 @@ class PinStore:
 def pin_root(watched: Path, output_dir: Path) -> Path:
     """Return where pins go: in the output folder, or, to share a file system, beside `watched`.
 
-    It is never inside the watched folder, whose trainer counts and deletes what is in it.
+    It is never inside the watched folder, whose trainer counts and deletes what is in it, and
+    each output folder has its own.
     """
-    inside = output_dir / "pins"
+    inside = (output_dir / "pins").absolute()
     watched = watched.absolute()
-    if watched in inside.absolute().parents or _device(watched) != _device(output_dir):
-        beside = watched.parent / f".{watched.name}.asyncval-pins"
-        if os.access(watched.parent, os.W_OK) or watched in inside.absolute().parents:
-            return beside
-    return inside.absolute()
+    is_below = watched in inside.parents
+    if is_below or (_device(watched) != _device(output_dir) and os.access(watched.parent, os.W_OK)):
+        own = hashlib.sha256(str(inside).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return watched.parent / f".{watched.name}.asyncval-pins-{own}"
+    return inside
 
 
 def folder_bytes(path: Path) -> int:

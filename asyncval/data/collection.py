@@ -13,11 +13,15 @@ from asyncval.data.qrels import read_qrels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """The passage files, in reading order, and how many passages they have."""
+    """The passage files, in reading order, and how many passages they have.
+
+    `spaced_id` is the first id with white space in it, empty where there is none.
+    """
 
     files: tuple[Path, ...]
     digest: str
     num_passages: int
+    spaced_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,7 @@ def load_collection(
     query_sets = load_query_sets(query_files, qrel_files)
     files = tuple(passage_files(candidates))
     passage_ids: set[str] = set()
+    spaced = ""
     for path in files:
         for passage in read_texts(path, option="--candidate_dir"):
             if passage.id in passage_ids:
@@ -91,9 +96,16 @@ def load_collection(
                     f"{str(path)!r}: the passage id {passage.id!r} stands twice in the corpus."
                 )
             passage_ids.add(passage.id)
+            if not spaced and len(passage.id.split()) != 1:
+                spaced = passage.id
     if not passage_ids:
         raise InvalidData("--candidate_dir: there is no passage in it.")
-    corpus = Corpus(files=files, digest=digest_of(files), num_passages=len(passage_ids))
+    corpus = Corpus(
+        files=files,
+        digest=digest_of(files),
+        num_passages=len(passage_ids),
+        spaced_id=spaced,
+    )
     remarks = [remark for each in query_sets for remark in _check(each, passage_ids)]
     return Collection(query_sets=tuple(query_sets), corpus=corpus, remarks=tuple(remarks))
 

@@ -165,7 +165,7 @@ class LocalExecutor:
                     process.stdin.close()
                 except BrokenPipeError:
                     logger.debug("The process of %s is gone already.", device)
-            if device in self._busy:
+            if device in self._busy or not self._setups:
                 process.kill()
         for process in self._processes.values():
             try:
