@@ -156,6 +156,8 @@ def main() -> None:
             cells[6:] = [f"{peer.seconds / ours.seconds:.0f}", "yes" if same else "NO"]
         print(f"| {size:,} | {' | '.join(cells)} |", flush=True)
     for name, costs_at in (("0.2.0", peer_at), ("ours", ours_at)):
+        if len(costs_at) < 2:
+            continue
         first, last = min(costs_at), max(costs_at)
         per_passage = (costs_at[last].seconds - costs_at[first].seconds) / (last - first)
         whole = costs_at[last].seconds + per_passage * (MS_MARCO_PASSAGES - last)
