@@ -318,8 +318,8 @@ def fidelity(config: FidelityConfig) -> int:
     console = Console(stderr=True)
     set_up_logging(console)
     comparison = compare_folders(
-        Results(config.output_dir, _rows(config.output_dir)),
-        Results(config.against, _rows(config.against)),
+        _results(config.output_dir),
+        _results(config.against),
         num_resamples=config.resamples,
         seed=config.seed,
     )
@@ -334,6 +334,13 @@ def fidelity(config: FidelityConfig) -> int:
     for part in render_fidelity(comparison):
         _wide_console().print(part)
     return 0
+
+
+def _results(output_dir: Path) -> Results:
+    with _opened(output_dir) as ledger:
+        plan = ledger.newest_plan() or ""
+        rows = current(ledger.validations(plan=plan))
+        return Results(output_dir, rows, ledger.plan_description(plan))
 
 
 def results(config: ResultsConfig) -> int:

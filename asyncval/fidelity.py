@@ -1,7 +1,7 @@
 """`asyncval fidelity`: results on a subset against results on the full corpus."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,16 @@ Key = tuple[int | None, str]
 PerQuery = Mapping[str, Mapping[str, float]]
 """Measure to query id to value."""
 MEAN_TOLERANCE = 1e-9
+SPECIFIC_TO_A_FOLDER = {"corpus", "measures"}
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """An output folder of `asyncval watch` and the rows of its ledger."""
+    """An output folder of `asyncval watch`, the rows of its ledger, and what its plan says."""
 
     folder: Path
     rows: Sequence[Validation]
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
     def done(self) -> dict[Key, tuple[str, Result]]:
         """Return fingerprint and result of every checkpoint that was validated."""
@@ -71,7 +73,7 @@ def compare_folders(subset: Results, full: Results, *, num_resamples: int, seed:
         raise InvalidOption(f"--resamples {num_resamples}: must be 1 or more.")
     known, reference = subset.done(), full.done()
     common = [key for key in known if key in reference and known[key][0] == reference[key][0]]
-    remarks = list(_unmatched(subset, full))
+    remarks = [*_unmatched(subset, full), *_other_plans(subset.plan, full.plan)]
     if len(common) < MIN_CHECKPOINTS:
         raise NothingToDo(
             f"{len(common)} checkpoints have results in both {str(subset.folder)!r} and "
@@ -165,6 +167,16 @@ def _unmatched(subset: Results, full: Results) -> Iterator[str]:
             f"{len(other)} checkpoints have the same name in both folders and other weights, for "
             f"example {other[0][1]!r}: they are left out."
         )
+
+
+def _other_plans(subset: Mapping[str, Any], full: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what besides the corpus was not the same in both validations."""
+    for name in subset.keys() & full.keys() - SPECIFIC_TO_A_FOLDER:
+        if subset[name] != full[name]:
+            yield (
+                f"The two were not validated alike: {name} is {subset[name]} on the subset and "
+                f"{full[name]} on the full corpus."
+            )
 
 
 def _per_query(folder: Path, key: Key, result: Result) -> PerQuery:

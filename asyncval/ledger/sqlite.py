@@ -98,6 +98,12 @@ class Ledger:
         row = self._db.execute("SELECT digest FROM plans ORDER BY used_at DESC LIMIT 1").fetchone()
         return row[0] if row else None
 
+    def plan_description(self, digest: str) -> dict[str, Any]:
+        """Return what `use_plan` noted of a plan, empty where it is not known."""
+        row = self._db.execute("SELECT description FROM plans WHERE digest = ?", (digest,))
+        found = row.fetchone()
+        return json.loads(found[0]) if found else {}
+
     def retire_other_plans(self, plan: str) -> None:
         """Take what is open under other plans off the queue: nobody works on it any more."""
         with self._transaction() as db:

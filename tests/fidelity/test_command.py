@@ -10,8 +10,13 @@ import pytest
 from asyncval import app
 from asyncval.cli import main
 from asyncval.core.types import Checkpoint, Result, State, Validation
+from asyncval.fidelity import Results
 
 NUM_QUERIES = 30
+PLANS = {
+    "subset": {"corpus": "a", "precision": "fp32", "depth": 100},
+    "full": {"corpus": "b", "precision": "fp32", "depth": 100},
+}
 
 
 def write_results(folder, scores, *, name="checkpoint-{}", sets=("",), seconds=10.0):
@@ -53,7 +58,9 @@ def results(tmp_path, monkeypatch):
             tmp_path / "subset", {step: values + 0.1 for step, values in full.items()}
         ),
     }
-    monkeypatch.setattr(app, "_rows", rows.__getitem__)
+    monkeypatch.setattr(
+        app, "_results", lambda folder: Results(folder, rows[folder], PLANS.get(folder.name, {}))
+    )
     return rows
 
 
@@ -76,6 +83,14 @@ def test_a_table_has_a_row_for_each_measure_and_says_what_is_saved(fidelity, cap
     assert "RR@10" in output
     assert "4 checkpoints, 30 queries" in output
     assert "3.0 [3.0, 3.0] times the seconds" in output
+
+
+def test_what_else_differs_than_the_corpus_is_said(fidelity, monkeypatch, capsys):
+    assert fidelity() == 0
+    assert "not validated alike" not in capsys.readouterr().err
+    monkeypatch.setitem(PLANS, "full", {**PLANS["full"], "precision": "bf16"})
+    assert fidelity() == 0
+    assert "precision is fp32 on the subset and bf16 on the full corpus" in capsys.readouterr().err
 
 
 def test_json_has_everything_a_plot_needs(fidelity, capsys):
