@@ -27,19 +27,37 @@ class Command:
 
 COMMANDS = {
     "watch": Command(
-        "WatchConfig", "watch", "validate every checkpoint of a training, as it comes"
+        "WatchConfig",
+        "asyncval.commands.watch:watch",
+        "validate every checkpoint of a training, as it comes",
     ),
-    "eval": Command("EvalConfig", "evaluate", "validate the named checkpoints once"),
-    "retry": Command("RetryConfig", "retry", "queue what failed anew"),
-    "explain": Command("ExplainConfig", "explain", "say why a folder is (not yet) a checkpoint"),
+    "eval": Command(
+        "EvalConfig", "asyncval.commands.eval:evaluate", "validate the named checkpoints once"
+    ),
+    "retry": Command("RetryConfig", "asyncval.commands.ledgers:retry", "queue what failed anew"),
+    "explain": Command(
+        "ExplainConfig",
+        "asyncval.commands.explain:explain",
+        "say why a folder is (not yet) a checkpoint",
+    ),
     "split": Command(
-        "SplitConfig", "split_corpus", "make a corpus subset from a run and judgements"
+        "SplitConfig",
+        "asyncval.commands.split:split_corpus",
+        "make a corpus subset from a run and judgements",
     ),
     "fidelity": Command(
-        "FidelityConfig", "fidelity", "compare results on a subset with those on the full corpus"
+        "FidelityConfig",
+        "asyncval.commands.fidelity:fidelity",
+        "compare results on a subset with those on the full corpus",
     ),
-    "results": Command("ResultsConfig", "results", "print what was measured"),
-    "status": Command("StatusConfig", "status", "print what waits, runs and failed, and why"),
+    "results": Command(
+        "ResultsConfig", "asyncval.commands.ledgers:results", "print what was measured"
+    ),
+    "status": Command(
+        "StatusConfig",
+        "asyncval.commands.ledgers:status",
+        "print what waits, runs and failed, and why",
+    ),
 }
 HELP = f"""Asyncval {__version__}: validates every checkpoint of a dense-retriever training.
 
@@ -82,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     config_module: Any = import_module("asyncval.config")
     options: Any = import_module("asyncval.options")
-    app: Any = import_module("asyncval.app")
     command = COMMANDS[name]
+    module, _, action = command.action.partition(":")
     config = options.parse(getattr(config_module, command.config), words, command=name)
-    return int(getattr(app, command.action)(config))
+    return int(getattr(import_module(module), action)(config))

@@ -101,6 +101,9 @@ class Screen(Protocol):
     def update(self, view: View, *, now: float) -> None:
         """Show the view as of the monotonic time `now`."""
 
+    def close(self) -> None:
+        """Show nothing more."""
+
 
 class Daemon:
     """Brings watcher, ledger, executor and reporters together until it is time to end.

@@ -101,6 +101,9 @@ class PlainScreen:
     def update(self, view: View, *, now: float) -> None:
         """Leave it at that."""
 
+    def close(self) -> None:
+        """Leave it at that."""
+
 
 class LiveScreen:
     """Keeps the picture at the bottom of a terminal, with the log above it."""

@@ -8,7 +8,7 @@ import pytest
 from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
 from asyncval.data.collection import read_passages
 from asyncval.data.files import passage_files
-from asyncval.splitter import Choice, split
+from asyncval.subsets.splitting import Choice, split
 
 NUM_PASSAGES = 300
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asyncval import app
 from asyncval.cli import main
+from asyncval.commands import fidelity as command
 from asyncval.core.types import Checkpoint, Result, State, Validation
-from asyncval.fidelity import Results
+from asyncval.subsets.fidelity import Results
 
 NUM_QUERIES = 30
 PLANS = {
@@ -59,7 +59,9 @@ def results(tmp_path, monkeypatch):
         ),
     }
     monkeypatch.setattr(
-        app, "_results", lambda folder: Results(folder, rows[folder], PLANS.get(folder.name, {}))
+        command,
+        "_results",
+        lambda folder: Results(folder, rows[folder], PLANS.get(folder.name, {})),
     )
     return rows
 

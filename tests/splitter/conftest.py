@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from asyncval.splitter import Choice, split
+from asyncval.subsets.splitting import Choice, split
 
 
 class Files:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asyncval.splitter import Choice, split
+from asyncval.subsets.splitting import Choice, split
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 COLLECTIONS = ["scifact", "cranfield", "cisi", "vaswani"]

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from asyncval.splitter import Choice, split
+from asyncval.subsets.splitting import Choice, split
 
 PATIENCE_SECONDS = 100.0
 WORDS = ["ocean", "river", "storm", "light", "stone", "green", "music", "train", "cloud"]

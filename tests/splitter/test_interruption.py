@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from asyncval.aside import written_aside
 from asyncval.cli import main
 from asyncval.core.errors import OutputUnavailable
+from asyncval.subsets.aside import written_aside
 
 PATIENCE_SECONDS = 60.0
 

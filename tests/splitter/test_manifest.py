@@ -6,7 +6,7 @@ import json
 import pytest
 
 from asyncval.data.files import passage_files
-from asyncval.manifest import FILE_NAME, manifest_remarks
+from asyncval.subsets.manifest import FILE_NAME, manifest_remarks
 
 
 def read(folder):

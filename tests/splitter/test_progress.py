@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from asyncval.core.sampling import Reservoir, Wanted
-from asyncval.corpus_pass import PASSAGES_PER_NEWS, Reading, collect
-from asyncval.split_screen import SplitScreen, describe_reading, summary
+from asyncval.subsets.corpus_pass import PASSAGES_PER_NEWS, Reading, collect
+from asyncval.subsets.screen import SplitScreen, describe_reading, summary
 from tests.clocks import FakeClock
 
 

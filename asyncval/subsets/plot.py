@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from asyncval.core.errors import DependencyMissing, OutputUnavailable
-from asyncval.fidelity import Comparison
+from asyncval.subsets.fidelity import Comparison
 
 INCHES = (4.2, 3.4)
 MARKER_SIZE = 4

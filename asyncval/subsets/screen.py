@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.text import Text
 
 from asyncval.core.ports import Clock
-from asyncval.corpus_pass import Reading
-from asyncval.manifest import Manifest
+from asyncval.subsets.corpus_pass import Reading
+from asyncval.subsets.manifest import Manifest
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_DRAWINGS = 0.2

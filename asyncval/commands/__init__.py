@@ -1,0 +1,1 @@
+"""One file per command: options become adapters and services, and they run."""

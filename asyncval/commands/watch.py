@@ -1,0 +1,178 @@
+"""`asyncval watch`: the daemon."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from rich.console import Console
+
+from asyncval.alarm import Alarm
+from asyncval.checkpoints.pins import PinStore, pin_root
+from asyncval.clock import SystemClock
+from asyncval.commands.preparation import (
+    check_options,
+    describe_plan,
+    device_name,
+    read_collection,
+    worker_setup,
+)
+from asyncval.config import WatchConfig
+from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
+from asyncval.core.errors import InvalidOption
+from asyncval.core.ports import Clock, Reporter
+from asyncval.core.records import plan_digest
+from asyncval.core.types import ANCHOR, MAIN
+from asyncval.daemon import WAKE, Daemon, Lane, Limits, Screen
+from asyncval.data.collection import load_collection
+from asyncval.execution.local import LocalExecutor
+from asyncval.execution.messages import WorkerSetup
+from asyncval.ledger.lock import OutputLock
+from asyncval.ledger.sqlite import Ledger
+from asyncval.lookup import look_up
+from asyncval.options import as_yaml
+from asyncval.reporters import REPORTERS
+from asyncval.reporting import Reporting
+from asyncval.subsets.fidelity import with_agreement
+from asyncval.ui import LiveScreen, PlainScreen, set_up_logging
+from asyncval.watcher import Habits, Watcher
+
+logger = logging.getLogger(__name__)
+ALWAYS = ("jsonl", "best")
+"""The reporters that write into the output folder, whatever else is asked for."""
+
+
+def watch(config: WatchConfig) -> int:
+    """Run the daemon until it ends; return its exit code."""
+    console = Console(stderr=True)
+    set_up_logging(console)
+    check_options(config)
+    devices = [device_name(name) for name in config.devices]
+    if len(set(devices)) < len(devices):
+        raise InvalidOption(f"--devices: {' '.join(config.devices)} names a device twice.")
+    _reporter_names(config.report_to)
+    lock = OutputLock(config.output_dir)
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
+    try:
+        collection = read_collection(config, output_dir=config.output_dir)
+        (config.output_dir / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+        setups = {MAIN: worker_setup(config, collection, output_dir=config.output_dir)}
+        if config.anchor_every is not None:
+            setups[ANCHOR] = _anchor_setup(config)
+        ready = executor.set_up(setups)
+        if ready["note"]:
+            logger.warning(ready["note"])
+        clock = SystemClock()
+        lanes: dict[str, Lane] = {}
+        for name, setup in setups.items():
+            lanes[name] = _lane(
+                config, name, setup, ready["precision"], main=lanes.get(MAIN), clock=clock
+            )
+        logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
+        screen = LiveScreen(console) if console.is_terminal else PlainScreen()
+        try:
+            return _daemon(config, lanes, executor, screen, inbox=inbox, clock=clock).run()
+        finally:
+            screen.close()
+            for lane in lanes.values():
+                lane.ledger.close()
+    finally:
+        executor.stop()
+        lock.release()
+
+
+def _daemon(
+    config: WatchConfig,
+    lanes: Mapping[str, Lane],
+    executor: LocalExecutor,
+    screen: Screen,
+    *,
+    inbox: "SimpleQueue[Any]",
+    clock: Clock,
+) -> Daemon:
+    """Put the parts together that find and keep checkpoints."""
+    pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
+    pattern = compile_pattern(config.ckpt_pattern) if config.ckpt_pattern else CHECKPOINT_NAME
+    habits = Habits(pattern=pattern, sentinel=config.sentinel, settle_seconds=config.settle)
+    return Daemon(
+        watcher=Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
+        pins=pins,
+        alarm=Alarm(config.ckpts_dir, lambda: inbox.put(WAKE), enabled=not config.no_inotify),
+        lanes=lanes,
+        executor=executor,
+        screen=screen,
+        inbox=inbox,
+        limits=Limits(
+            max_num_valid=config.max_num_valid,
+            until_step=config.until_step,
+            done_file=config.done_file,
+            idle_timeout=config.idle_timeout,
+            time_limit=config.time_limit,
+            max_pinned_bytes=config.max_pinned_bytes,
+        ),
+        clock=clock,
+    )
+
+
+def _anchor_setup(config: WatchConfig) -> WorkerSetup:
+    """Return how anchors are validated: as the others, on another corpus, in their own folder."""
+    if not config.anchor_candidate_dir:
+        raise InvalidOption("--anchor_every needs --anchor_candidate_dir, the full corpus.")
+    full = load_collection(
+        query_files=config.query_file,
+        qrel_files=config.qrel_file,
+        candidates=config.anchor_candidate_dir,
+    )
+    logger.info("%d passages for every anchor.", full.corpus.num_passages)
+    return worker_setup(config, full, output_dir=config.output_dir / ANCHOR)
+
+
+def _lane(
+    config: WatchConfig,
+    name: str,
+    setup: WorkerSetup,
+    precision: str,
+    *,
+    main: Lane | None,
+    clock: Clock,
+) -> Lane:
+    """Open the ledger of a lane and its reporters; `main` is None for the main lane itself."""
+    folder = config.output_dir if main is None else config.output_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    run_name = config.run_name if main is None else f"{config.run_name}-{name}"
+    logging_dir = config.logging_dir or config.output_dir / "tensorboard"
+    ledger = Ledger(folder, clock=clock, lane=name)
+    description = describe_plan(setup, precision)
+    plan = plan_digest(description)
+    ledger.use_plan(plan, description)
+    return Lane(
+        ledger=ledger,
+        plan=plan,
+        reporting=Reporting(
+            ledger,
+            {
+                each: _reporter(each, folder, logging_dir, run_name)
+                for each in _reporter_names(config.report_to)
+            },
+            plan=plan,
+            derive=lambda rows: with_agreement(rows, main.validations()) if main else rows,
+        ),
+        every=1 if main is None else config.anchor_every or 1,
+    )
+
+
+def _reporter_names(names: Sequence[str]) -> list[str]:
+    """Return the reporters that were asked for, and those that always write."""
+    wanted = [name for name in names if name != "none"]
+    for name in wanted:
+        look_up(name, REPORTERS, option="--report_to")
+    return list(dict.fromkeys([*ALWAYS, *wanted]))
+
+
+def _reporter(name: str, output_dir: Path, logging_dir: Path, run_name: str) -> Reporter:
+    reporter: Reporter = look_up(name, REPORTERS, option="--report_to")(
+        output_dir=output_dir, logging_dir=logging_dir, run_name=run_name
+    )
+    return reporter
