@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from trainer.errors import InputError
 from trainer.model import Pooling
+
+Objective = Literal["contrastive", "margin_mse", "kl"]
 
 
 @dataclass(kw_only=True)
@@ -29,6 +31,25 @@ class ModelArguments:
     normalize: bool = field(
         default=False, metadata={"help": "Scale embeddings to length 1: cosine similarity."}
     )
+    projection_dim: int | None = field(
+        default=None, metadata={"help": "Project embeddings to this length by a linear layer."}
+    )
+    lora: bool = field(
+        default=False, metadata={"help": "Train low-rank adapters (PEFT), not the transformer."}
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapters."})
+    lora_alpha: int = field(default=64, metadata={"help": "Their scale is lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before the adapters."})
+    lora_target_modules: str = field(
+        default="all-linear",
+        metadata={"help": "Names of the layers that get one, such as q_proj,v_proj."},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot work."""
+        for name in ("projection_dim", "lora_r"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}. It must be at least 1.")
 
 
 @dataclass(kw_only=True)
@@ -55,16 +76,46 @@ class DataArguments:
 
 @dataclass
 class RetrieverTrainingArguments(TrainingArguments):
-    """Every flag of the Hugging Face trainer, and the temperature of the loss."""
+    """Every flag of the Hugging Face trainer, and those of the objective."""
 
+    objective: Objective = field(
+        default="contrastive",
+        metadata={
+            "help": "Cross-entropy over the batch, or one of two ways to follow a teacher's "
+            "scores: the squared error of margins, or KL over a query's own passages."
+        },
+    )
     temperature: float = field(
         default=1.0, metadata={"help": "Scores are divided by it; try 0.02 with --normalize."}
+    )
+    teacher_temp: float = field(
+        default=1.0, metadata={"help": "With kl, the teacher's scores are divided by it."}
+    )
+    contrastive_loss_weight: float = field(
+        default=0.0,
+        metadata={"help": "With margin_mse or kl, add the contrastive loss times this."},
+    )
+    negatives_x_device: bool = field(
+        default=False,
+        metadata={"help": "The contrastive loss takes negatives from the batches of all devices."},
+    )
+
+    gc_chunk_size: int = field(
+        default=0,
+        metadata={
+            "help": "Embed so many texts at a time and again for the gradient, so that memory no "
+            "longer limits the batch; 0 embeds all at once."
+        },
     )
 
     def __post_init__(self) -> None:
         """Settle what our data and a log file need before the Trainer's own checks."""
-        if self.temperature <= 0:
-            raise InputError(f"--temperature is {self.temperature}. It must be above 0.")
+        for name in ("temperature", "teacher_temp"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} is {getattr(self, name)}. It must be above 0.")
+        for name in ("contrastive_loss_weight", "gc_chunk_size"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} is {getattr(self, name)}. It must be 0 or more.")
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         if not torch.accelerator.is_available():
@@ -79,6 +130,12 @@ class RetrieverTrainingArguments(TrainingArguments):
         # Examples are text, and no column of them is an argument of the model.
         self.remove_unused_columns = False
         super().__post_init__()  # type: ignore[no-untyped-call]
+        even_batches: bool = getattr(self.accelerator_config, "even_batches", True)
+        if self.negatives_x_device and not even_batches:
+            raise InputError(
+                "--negatives_x_device needs batches of one size on all devices. Leave even_batches "
+                "of --accelerator_config true."
+            )
 
 
 def parse_flags(

@@ -1,11 +1,6 @@
-"""Training examples: checked once, read lazily, sampled the same way for the same seed.
-
-A line is `{"query": str, "positive": str | "positives": [str], "negatives": [str]}` or Tevatron's
-`{"query": str, "positive_passages": [{"title", "text"}], "negative_passages": [...]}`.
-"""
+"""Training data: checked once, read lazily, sampled the same way for the same seed."""
 
 import gzip
-import json
 import os
 import random
 import shutil
@@ -22,77 +17,15 @@ from torch.utils.data import Dataset, Sampler
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from trainer.errors import InputError
+from trainer.examples import Demands, Example, Sample, parse_example
 
 GZIP_MAGIC = b"\x1f\x8b"
-
-# A query and its n passages, the positive first.
-Sample = tuple[str, list[str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One line of a training file."""
-
-    query: str
-    positives: list[str]
-    negatives: list[str]
-
-    def sample(self, *, num_passages: int, generator: random.Random) -> Sample:
-        """Draw one positive and `num_passages - 1` negatives, with replacement only if too few."""
-        positive = generator.choice(self.positives)
-        num_negatives = num_passages - 1
-        if num_negatives <= len(self.negatives):
-            negatives = generator.sample(self.negatives, num_negatives)
-        else:
-            negatives = generator.choices(self.negatives, k=num_negatives)
-        return self.query, [positive, *negatives]
-
-
-def parse_example(line: bytes) -> Example:
-    """Read one line of either form.
-
-    Raises:
-        ValueError: with what is wrong in words that follow `'file', line 3: `.
-    """
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__} where an object should be")
-    if not isinstance(row.get("query"), str):
-        raise ValueError('no "query" string')
-    if "positive_passages" in row:
-        positives = [_passage_text(passage) for passage in _list(row, "positive_passages")]
-        negatives = [_passage_text(passage) for passage in _list(row, "negative_passages")]
-    else:
-        positives = [row["positive"]] if "positive" in row else _list(row, "positives")
-        negatives = _list(row, "negatives")
-    if not positives:
-        raise ValueError('no "positive", "positives" or "positive_passages"')
-    if not all(isinstance(text, str) for text in [*positives, *negatives]):
-        raise ValueError("a passage that is not a string")
-    return Example(query=row["query"], positives=positives, negatives=negatives)
-
-
-def _list(row: dict[str, Any], key: str) -> list[Any]:
-    values = row.get(key, [])
-    if not isinstance(values, list):
-        raise ValueError(f'"{key}" is a {type(values).__name__} and should be a list')
-    return values
-
-
-def _passage_text(passage: Any) -> str:  # noqa: ANN401
-    """Join title and text by one space."""
-    if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
-        raise ValueError('a passage without a "text" string')
-    return f"{passage.get('title') or ''} {passage['text']}".strip()
 
 
 class ExampleFile:
     """Random access to the examples of one file; only two integers per line stay in memory."""
 
-    def __init__(self, path: Path, *, num_passages: int) -> None:
+    def __init__(self, path: Path, *, demands: Demands) -> None:
         """Index and check every line, so that no training dies of a bad one hours later."""
         self.name = str(path)
         if not path.is_file():
@@ -104,7 +37,7 @@ class ExampleFile:
         with self._plain.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    self._check(line, number, num_passages)
+                    self._check(line, number, demands)
                     self._starts.append(start)
                     self._lengths.append(len(line))
                 start += len(line)
@@ -122,20 +55,19 @@ class ExampleFile:
         """Leave the open file behind: a worker that was spawned opens its own."""
         return {**self.__dict__, "_descriptor": None}
 
-    def _check(self, line: bytes, number: int, num_passages: int) -> None:
+    def _check(self, line: bytes, number: int, demands: Demands) -> None:
+        where = f"Training file {self.name!r}, line {number}"
         try:
             example = parse_example(line)
         except ValueError as error:
             raise InputError(
-                f"Training file {self.name!r}, line {number}: {error}. Each line needs "
-                '"query" and "positive", "positives" or "positive_passages".'
+                f'{where}: {error}. Each line needs "query" and "positive", "positives" or '
+                '"positive_passages", or a scored list.'
             ) from error
-        if num_passages > 1 and not example.negatives:
-            raise InputError(
-                f"Training file {self.name!r}, line {number}: no negatives, but "
-                f"--train_n_passages {num_passages} asks for {num_passages - 1}. Add negatives or "
-                "use --train_n_passages 1 to train with in-batch negatives only."
-            )
+        try:
+            demands.check(example)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}.") from error
 
 
 def _uncompressed(path: Path, *, owner: object) -> Path:
@@ -164,10 +96,10 @@ def _remove(path: Path, owner_pid: int) -> None:
 class TrainingSet(Dataset[Sample]):
     """The examples of all files; an item's key is (epoch, index), and its draw follows from it."""
 
-    def __init__(self, paths: Iterable[str], *, num_passages: int, seed: int) -> None:
-        self.num_passages = num_passages
+    def __init__(self, paths: Iterable[str], *, demands: Demands, seed: int) -> None:
+        self.num_passages = demands.num_passages
         self.seed = seed
-        self.files = [ExampleFile(Path(path), num_passages=num_passages) for path in paths]
+        self.files = [ExampleFile(Path(path), demands=demands) for path in paths]
         if not len(self):
             names = ", ".join(repr(file.name) for file in self.files)
             raise InputError(f"No training example in {names}. Each line should hold one.")
@@ -211,7 +143,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collator:
-    """Tokenise a list of samples into what `BiEncoder.forward` takes."""
+    """Make a batch of a list of samples."""
 
     tokenizer: PreTrainedTokenizerBase
     q_max_len: int
@@ -219,14 +151,25 @@ class Collator:
     query_prefix: str = ""
     passage_prefix: str = ""
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, BatchEncoding]:
-        """Return `query` [B, Tq] and `passage` [B * n, Tp], each padded to its longest text."""
-        queries = [self.query_prefix + query for query, _ in samples]  # B
-        passages = [self.passage_prefix + text for _, texts in samples for text in texts]  # B * n
-        return {
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return what `BiEncoder.forward` takes and, if there are any, the teacher's scores.
+
+        Returns:
+            `query` [B, Tq] and `passage` [B * n, Tp], each padded to its longest text, and
+            `teacher` [B, n].
+        """
+        queries = [self.query_prefix + sample.query for sample in samples]  # B
+        passages = [each for sample in samples for each in sample.passages]  # B * n
+        batch: dict[str, Any] = {
             "query": self._tokens(queries, self.q_max_len),
-            "passage": self._tokens(passages, self.p_max_len),
+            "passage": self._tokens(
+                [self.passage_prefix + each.text for each in passages], self.p_max_len
+            ),
         }
+        scores = [each.score for each in passages if each.score is not None]
+        if len(scores) == len(passages):
+            batch["teacher"] = torch.tensor(scores).view(len(samples), -1)
+        return batch
 
     def _tokens(self, texts: list[str], max_length: int) -> BatchEncoding:
         tokens: BatchEncoding = self.tokenizer(

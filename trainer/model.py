@@ -5,11 +5,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
 from trainer.errors import InputError
 
 Pooling = Literal["cls", "mean", "last"]
+
+# A saved encoder of these looks like an encoder-decoder to `AutoModel`.
+T5_TYPES = ("t5", "mt5", "umt5", "longt5")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
@@ -39,27 +43,64 @@ class BiEncoder(nn.Module):
     """One tied tower: the same weights for queries and passages."""
 
     def __init__(
-        self, transformer: PreTrainedModel, *, pooling: Pooling = "cls", normalize: bool = False
+        self,
+        transformer: PreTrainedModel,
+        *,
+        pooling: Pooling = "cls",
+        projection_dim: int | None = None,
+        normalize: bool = False,
+        chunk_size: int = 0,
     ) -> None:
+        """Put a tower together.
+
+        Args:
+            transformer: gives [B, T, H] hidden states.
+            pooling: makes them [B, H].
+            projection_dim: D, if a linear layer without bias shall make them [B, D].
+            normalize: scale the result to length 1.
+            chunk_size: texts embedded at a time while training; 0 for all.
+        """
         super().__init__()
         self.transformer = transformer
         self.pooling: Pooling = pooling
+        hidden_size = int(transformer.config.hidden_size)
+        self.projection = (
+            nn.Linear(hidden_size, projection_dim, bias=False) if projection_dim else None
+        )
         self.normalize = normalize
+        self.chunk_size = chunk_size
         # BERT's own tanh pooler is stored with the model but no embedding goes through it.
         pooler = getattr(transformer, "pooler", None)
         if isinstance(pooler, nn.Module):
             pooler.requires_grad_(False)
 
     @property
-    def dimension(self) -> int:
-        """Length of an embedding."""
+    def hidden_size(self) -> int:
+        """Length of a token vector, and of an embedding that is not projected."""
         return int(self.transformer.config.hidden_size)
 
     def embed(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Return [B, D] float32 embeddings of token ids and attention mask, both [B, T]."""
-        hidden = self.transformer(**tokens).last_hidden_state  # [B, T, D]
-        embeddings = pool(hidden, tokens["attention_mask"], self.pooling)  # [B, D]
+        hidden = self.transformer(**tokens).last_hidden_state  # [B, T, H]
+        embeddings = pool(hidden, tokens["attention_mask"], self.pooling)  # [B, H]
+        if self.projection is not None:
+            embeddings = self.projection(embeddings).float()  # [B, D]
         return nn.functional.normalize(embeddings, dim=-1) if self.normalize else embeddings
+
+    def embed_in_chunks(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Do the same in the memory of one chunk.
+
+        Gao et al. (2021), GradCache: embed without activations, take the gradient of the loss
+        by the embeddings, then embed each chunk again, with the same dropout, for the weights'.
+        This is activation checkpointing with a chunk as the unit, and autograd does the order.
+        """
+        num_texts = len(tokens["input_ids"])
+        chunks = [
+            {name: values[start : start + self.chunk_size] for name, values in tokens.items()}
+            for start in range(0, num_texts, self.chunk_size)
+        ]
+        embeddings = [checkpoint(self.embed, chunk, use_reentrant=False) for chunk in chunks]
+        return torch.cat(embeddings)
 
     def forward(
         self, query: Mapping[str, Tensor], passage: Mapping[str, Tensor]
@@ -69,7 +110,8 @@ class BiEncoder(nn.Module):
         Returns:
             [B, D] queries and [B * n, D] passages.
         """
-        return self.embed(query), self.embed(passage)
+        embed = self.embed_in_chunks if self.chunk_size and self.training else self.embed
+        return embed(query), embed(passage)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401
         """Let `--gradient_checkpointing` and its kin reach the transformer."""
@@ -77,9 +119,14 @@ class BiEncoder(nn.Module):
 
 
 def load_transformer(name_or_path: str) -> PreTrainedModel:
-    """Load a bare transformer in float32, the precision of weights that an optimizer updates."""
+    """Load a bare transformer in float32, the precision of weights that an optimizer updates.
+
+    Of T5 and its kin only the encoder is loaded, as Sentence Transformers does.
+    """
     try:
-        model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(name_or_path)
+        kind = AutoModelForTextEncoding if config.model_type in T5_TYPES else AutoModel
+        model = kind.from_pretrained(name_or_path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -88,3 +135,50 @@ def load_transformer(name_or_path: str) -> PreTrainedModel:
         ) from error
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def add_lora(
+    transformer: PreTrainedModel, *, rank: int, alpha: int, dropout: float, target_modules: str
+) -> None:
+    """Freeze a transformer and train adapters beside its linear layers (Hu et al., 2021).
+
+    Args:
+        transformer: is changed in place; its checkpoints hold the adapters only.
+        rank: of the adapters.
+        alpha: their output is scaled by alpha / rank.
+        dropout: of their input.
+        target_modules: names of layers with commas between them, or "all-linear".
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise InputError("--lora needs PEFT. Run `pip install peft`.") from error
+    names = target_modules.split(",")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target_modules if names == ["all-linear"] else names,
+    )
+    try:
+        transformer.add_adapter(config)
+    except ValueError as error:
+        raise InputError(
+            f"--lora_target_modules {target_modules!r} does not fit the model: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def has_lora(transformer: PreTrainedModel) -> bool:
+    """Say whether `add_lora` was called on it."""
+    return bool(getattr(transformer, "_hf_peft_config_loaded", False))
+
+
+def load_lora(transformer: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    """Put the content of PEFT's `adapter_model.safetensors` into the adapters."""
+    from peft import set_peft_model_state_dict
+
+    # PEFT's files have the names that they have within a PeftModel, which wraps the transformer.
+    names = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
+    result = set_peft_model_state_dict(transformer, names)
+    assert not result.unexpected_keys

@@ -32,11 +32,13 @@ from trainer.arguments import (
     RetrieverTrainingArguments,
     parse_flags,
 )
-from trainer.checkpoint import TextSettings, save_checkpoint
-from trainer.data import Collator, EpochSampler, Sample, TrainingSet
+from trainer.checkpoint import TextSettings, load_weights, save_checkpoint
+from trainer.data import Collator, EpochSampler, TrainingSet
 from trainer.errors import InputError
-from trainer.losses import contrastive_loss
-from trainer.model import BiEncoder, load_transformer
+from trainer.examples import Demands, Sample
+from trainer.gathering import gather
+from trainer.losses import contrastive_loss, kl_loss, margin_mse_loss
+from trainer.model import BiEncoder, add_lora, load_transformer
 
 logger = logging.getLogger("trainer")
 
@@ -65,10 +67,36 @@ class RetrieverTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """Embed the batch and compare every query with every passage."""
-        queries, passages = model(**inputs)  # [B, D], [B * n, D]
-        loss = contrastive_loss(queries, passages, temperature=self.args.temperature)
+        """Embed the batch and score it by the objective that the flags name."""
+        queries, passages = model(query=inputs["query"], passage=inputs["passage"])
+        loss = self.batch_loss(queries, passages, teacher=inputs.get("teacher"))
         return (loss, (queries, passages)) if return_outputs else loss
+
+    def batch_loss(self, queries: Tensor, passages: Tensor, *, teacher: Tensor | None) -> Tensor:
+        """Return the loss of [B, D] queries, [B * n, D] passages and [B, n] teacher's scores."""
+        args = self.args
+        if args.objective == "contrastive":
+            return self.in_batch_loss(queries, passages)
+        assert teacher is not None  # every line was checked for it
+        if args.objective == "kl":
+            loss = kl_loss(
+                queries,
+                passages,
+                teacher,
+                temperature=args.temperature,
+                teacher_temperature=args.teacher_temp,
+            )
+        else:
+            loss = margin_mse_loss(queries, passages, teacher, temperature=args.temperature)
+        if args.contrastive_loss_weight:
+            loss = loss + args.contrastive_loss_weight * self.in_batch_loss(queries, passages)
+        return loss
+
+    def in_batch_loss(self, queries: Tensor, passages: Tensor) -> Tensor:
+        """Return the in-batch loss, of this process's batch or of those of all."""
+        if self.args.negatives_x_device:
+            queries, passages = gather(queries), gather(passages)  # [W * B, D], [W * B * n, D]
+        return contrastive_loss(queries, passages, temperature=self.args.temperature)
 
     def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> EpochSampler:
         """Replace the trainer's sampler, whose indices know no epoch."""
@@ -80,23 +108,19 @@ class RetrieverTrainer(Trainer):
         """Write the model; within a checkpoint the trainer writes its own state after this."""
         if not self.args.should_save:
             return
-        weights = None
-        if state_dict is not None:  # gathered from the wrapped bi-encoder
-            weights = {name.removeprefix("transformer."): w for name, w in state_dict.items()}
         save_checkpoint(
             Path(output_dir or str(self.args.output_dir)),
             model=self.model,
             tokenizer=self.processing_class,
             texts=self.texts,
-            weights=weights,
+            weights=state_dict,  # gathered from the wrapped bi-encoder, if it was
         )
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        """Load the bare transformer of our layout into the tower of the bi-encoder."""
-        weights = load_transformer(resume_from_checkpoint).state_dict()
-        self.model.transformer.load_state_dict(weights)
+        """Load our layout into the bi-encoder."""
+        load_weights(Path(resume_from_checkpoint), model=self.model)
 
 
 class EpochKeeper(TrainerCallback):
@@ -155,6 +179,9 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # Some decoders' tokenizers pad left, for generation; an embedding is the same either way only
+    # if positions are counted from the first token, so that we pad right.
+    tokenizer.padding_side = "right"
     return tokenizer
 
 
@@ -186,11 +213,26 @@ def build_trainer(
     model_args: ModelArguments, data_args: DataArguments, training_args: RetrieverTrainingArguments
 ) -> RetrieverTrainer:
     """Put data, tokenizer, model and trainer together."""
+    if training_args.objective != "contrastive" and data_args.train_n_passages < 2:
+        raise InputError(
+            f"--objective {training_args.objective} compares passages of one query. Use "
+            "--train_n_passages 2 or more."
+        )
     set_seed(training_args.seed)
-    train_dataset = TrainingSet(
-        data_args.train_file, num_passages=data_args.train_n_passages, seed=training_args.seed
+    demands = Demands(
+        num_passages=data_args.train_n_passages,
+        teacher_scores=training_args.objective != "contrastive",
     )
+    train_dataset = TrainingSet(data_args.train_file, demands=demands, seed=training_args.seed)
     transformer = load_transformer(model_args.model_name_or_path)
+    if model_args.lora:
+        add_lora(
+            transformer,
+            rank=model_args.lora_r,
+            alpha=model_args.lora_alpha,
+            dropout=model_args.lora_dropout,
+            target_modules=model_args.lora_target_modules,
+        )
     tokenizer = load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
     collator = Collator(
         tokenizer=tokenizer,
@@ -205,7 +247,13 @@ def build_trainer(
         passage_prefix=data_args.passage_prefix,
     )
     return RetrieverTrainer(
-        model=BiEncoder(transformer, pooling=model_args.pooling, normalize=model_args.normalize),
+        model=BiEncoder(
+            transformer,
+            pooling=model_args.pooling,
+            projection_dim=model_args.projection_dim,
+            normalize=model_args.normalize,
+            chunk_size=training_args.gc_chunk_size,
+        ),
         args=training_args,
         train_dataset=train_dataset,
         data_collator=collator,

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5Model,
+)
 
 from trainer.train import main
 
@@ -55,6 +63,42 @@ def model_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def decoder_folder(model_folder: Path) -> Path:
+    """A tiny Llama with the same tokenizer, which pads left and names no padding token."""
+    config = LlamaConfig(
+        vocab_size=len(SPECIAL_TOKENS) + 1 + len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        initializer_range=0.5,
+    )
+    LlamaModel(config).save_pretrained(model_folder)
+    settings = model_folder / "tokenizer_config.json"
+    kept = {k: v for k, v in json.loads(settings.read_text()).items() if k != "pad_token"}
+    settings.write_text(json.dumps({**kept, "padding_side": "left", "eos_token": "[SEP]"}))
+    return model_folder
+
+
+@pytest.fixture
+def t5_folder(model_folder: Path) -> Path:
+    """A tiny T5, encoder and decoder, with the same tokenizer."""
+    config = T5Config(
+        vocab_size=len(SPECIAL_TOKENS) + 1 + len(WORDS),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        pad_token_id=0,
+        eos_token_id=3,
+    )
+    T5Model(config).save_pretrained(model_folder)
+    return model_folder
+
+
+@pytest.fixture
 def train_file(tmp_path: Path) -> Path:
     """Twenty examples with two positives and three negatives each."""
     draw = random.Random(1)
@@ -68,6 +112,18 @@ def train_file(tmp_path: Path) -> Path:
         for _ in range(20)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def scored_file(train_file: Path, tmp_path: Path) -> Path:
+    """The same examples with a teacher's score for each passage."""
+    draw = random.Random(2)
+    path = tmp_path / "scored.jsonl"
+    with path.open("w") as lines:
+        for line in train_file.read_text().splitlines():
+            scores = [round(draw.gauss(0, 2), 3) for _ in range(5)]
+            lines.write(json.dumps({**json.loads(line), "scores": scores}) + "\n")
     return path
 
 

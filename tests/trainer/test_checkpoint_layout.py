@@ -5,8 +5,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
+from trainer.checkpoint import load_weights
 from trainer.data import Collator
-from trainer.model import BiEncoder, load_transformer
+from trainer.examples import Passage, Sample
+from trainer.model import BiEncoder, add_lora, load_transformer
 
 
 def read_json(path):
@@ -99,34 +101,115 @@ def test_old_checkpoints_are_rotated_away_and_the_rest_is_left_as_it_was_written
     ]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.filterwarnings("ignore")  # of a foreign library, which must not fail our tests
-def test_sentence_transformers_gives_the_same_embeddings(train, pooling, normalize):
+def test_a_projection_is_a_dense_module_without_activation_between_pooling_and_norm(train):
+    folder = train(projection_dim=5, normalize=True, max_steps=2) / "checkpoint-2"
+    assert [m["path"] for m in read_json(folder / "modules.json")] == [
+        "",
+        "1_Pooling",
+        "2_Dense",
+        "3_Normalize",
+    ]
+    assert read_json(folder / "2_Dense/config.json") == {
+        "in_features": 16,
+        "out_features": 5,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    assert load_file(folder / "2_Dense/model.safetensors")["linear.weight"].shape == (5, 16)
+    assert read_json(folder / "1_Pooling/config.json")["word_embedding_dimension"] == 16
+
+
+def test_of_an_encoder_decoder_only_the_encoder_is_kept(train, t5_folder):
+    folder = train(pooling="mean", max_steps=2) / "checkpoint-2"
+    assert read_json(folder / "config.json")["architectures"] == ["T5EncoderModel"]
+    assert not [name for name in load_file(folder / "model.safetensors") if "decoder" in name]
+
+
+def test_a_decoder_pads_right_with_its_end_of_text(train, decoder_folder):
+    folder = train(pooling="last", max_steps=2) / "checkpoint-2"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.padding_side, tokenizer.pad_token) == ("right", "[SEP]")
+
+
+def test_a_checkpoint_of_adapters_holds_them_and_names_its_base(train, model_folder):
+    folder = train(lora=True, lora_r=2, projection_dim=5, max_steps=2) / "checkpoint-2"
+    assert not (folder / "model.safetensors").exists()
+    config = read_json(folder / "adapter_config.json")
+    assert config["base_model_name_or_path"] == str(model_folder)
+    assert (config["r"], config["lora_alpha"]) == (2, 64)
+    adapters = load_file(folder / "adapter_model.safetensors")
+    assert {name.rpartition(".lora_")[2] for name in adapters} == {"A.weight", "B.weight"}
+    # B begins with zeros: what is not zero was trained.
+    assert any(value.abs().max() > 0 for name, value in adapters.items() if "lora_B" in name)
+
+
+QUERIES = ["word1 word2", "word5"]
+PASSAGES = ["word7 word8 word9", "word4 word4", "word2"]
+
+
+def assert_sentence_transformers_agrees(folder, *, base=None, **settings):
+    """Embed some texts by our own code and by the library."""
     library = pytest.importorskip(
         "sentence_transformers", reason="sentence-transformers is not installed"
     )
-    folder = (
-        train(pooling=pooling, normalize=normalize, query_prefix="word3: ", max_steps=2)
-        / "checkpoint-2"
-    )
-    queries, passages = ["word1 word2", "word5"], ["word7 word8 word9", "word4 word4", "word2"]
-    encoder = BiEncoder(load_transformer(str(folder)), pooling=pooling, normalize=normalize).eval()
+    transformer = load_transformer(str(base or folder))
+    if base:
+        add_lora(transformer, rank=2, alpha=64, dropout=0.1, target_modules="all-linear")
+    encoder = BiEncoder(transformer, **settings).eval()
+    load_weights(folder, model=encoder)
     collate = Collator(
         tokenizer=AutoTokenizer.from_pretrained(folder),
         q_max_len=12,
         p_max_len=12,
         query_prefix="word3: ",
     )
-    batch = collate([(queries[0], passages[:2]), (queries[1], passages[2:])])
+    batch = collate(
+        [
+            Sample(QUERIES[0], [Passage(text) for text in PASSAGES[:2]]),
+            Sample(QUERIES[1], [Passage(text) for text in PASSAGES[2:]]),
+        ]
+    )
     with torch.no_grad():
         ours = encoder(**batch)
 
     theirs = library.SentenceTransformer(str(folder), device="cpu")
 
-    assert theirs.similarity_fn_name == ("cosine" if normalize else "dot")
+    assert theirs.similarity_fn_name == ("cosine" if encoder.normalize else "dot")
     for embeddings, texts, prompt in zip(
-        ours, (queries, passages), ("query", "document"), strict=True
+        ours, (QUERIES, PASSAGES), ("query", "document"), strict=True
     ):
         expected = theirs.encode(texts, prompt_name=prompt, convert_to_tensor=True)
         torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of a foreign library, which must not fail our tests
+def test_sentence_transformers_gives_the_same_embeddings(train, pooling, normalize):
+    output = train(pooling=pooling, normalize=normalize, query_prefix="word3: ", max_steps=2)
+    assert_sentence_transformers_agrees(
+        output / "checkpoint-2", pooling=pooling, normalize=normalize
+    )
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [("model_folder", "cls"), ("decoder_folder", "last"), ("t5_folder", "mean")],
+)
+@pytest.mark.filterwarnings("ignore")  # of a foreign library, which must not fail our tests
+def test_sentence_transformers_reads_projections_adapters_and_other_transformers(
+    request, train, kind, pooling, lora
+):
+    base = request.getfixturevalue(kind)
+    output = train(
+        pooling=pooling,
+        projection_dim=5,
+        lora=lora,
+        lora_r=2,
+        query_prefix="word3: ",
+        max_steps=2,
+    )
+    assert_sentence_transformers_agrees(
+        output / "checkpoint-2", base=base if lora else None, pooling=pooling, projection_dim=5
+    )

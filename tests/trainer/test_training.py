@@ -24,6 +24,26 @@ def test_a_training_lowers_its_loss(train):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.parametrize("objective", ["margin_mse", "kl"])
+def test_a_training_by_a_teacher_lowers_its_loss(train, scored_file, objective):
+    output = train(
+        train_file=scored_file, objective=objective, max_steps=30, save_steps=30, logging_steps=10
+    )
+    state = json.loads((output / "checkpoint-30/trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_share_of_the_contrastive_loss_can_be_added(train, scored_file):
+    def loss(**flags):
+        output = train(train_file=scored_file, max_steps=1, save_steps=1, logging_steps=1, **flags)
+        state = json.loads((output / "checkpoint-1/trainer_state.json").read_text())
+        return state["log_history"][0]["loss"]
+
+    both = loss(objective="kl", contrastive_loss_weight=0.25)
+    assert both == pytest.approx(loss(objective="kl") + 0.25 * loss(), rel=1e-5)
+
+
 @pytest.mark.parametrize("stopped_at", [3, 5, 7])
 def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one(train, stopped_at):
     # 20 examples in batches of 4 are 5 steps: within, at the end of and after the first epoch.
@@ -40,6 +60,24 @@ def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one(train, s
         weights(undisturbed / "checkpoint-3")["embeddings.word_embeddings.weight"],
     )
     assert_same_bits(weights(undisturbed), weights(resumed))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_projections_and_adapters_are_resumed_too(train, lora):
+    flags = {"projection_dim": 5, "lora": lora, "max_steps": 6}
+    whole = train("whole", **flags)
+    resumed = train("resumed", **flags, resume_from_checkpoint=whole / "checkpoint-4")
+    names = ["2_Dense/model.safetensors", "adapter_model.safetensors", "model.safetensors"]
+    for name in names[:2] if lora else names[::2]:
+        assert_same_bits(load_file(whole / name), load_file(resumed / name))
+
+
+def test_chunks_change_nothing_but_memory(train, model_folder):
+    config = model_folder / "config.json"
+    config.write_text(config.read_text().replace('_prob": 0.1', '_prob": 0.0'))
+    plain, chunks = train("plain", optim="sgd"), train("chunks", optim="sgd", gc_chunk_size=3)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(value, weights(chunks)[name], atol=1e-6, rtol=1e-5)
 
 
 def test_resuming_with_true_continues_from_the_last_checkpoint(train):
@@ -101,6 +139,17 @@ def test_without_a_terminal_each_logging_step_is_one_line_and_stdout_is_empty(
     ("flags", "complaint"),
     [
         ({"temperature": 0}, "--temperature is 0.0. It must be above 0."),
+        ({"teacher_temp": -1}, "--teacher_temp is -1.0. It must be above 0."),
+        ({"contrastive_loss_weight": -1}, "--contrastive_loss_weight is -1.0. It must be 0 or"),
+        ({"objective": "kl", "train_n_passages": 1}, "--objective kl compares passages of one"),
+        (
+            {"negatives_x_device": True, "accelerator_config": '{"even_batches": false}'},
+            "--negatives_x_device needs batches of one size",
+        ),
+        ({"objective": "kl"}, "line 1: no teacher scores, but --objective asks for them"),
+        ({"projection_dim": 0}, "--projection_dim is 0. It must be at least 1."),
+        ({"gc_chunk_size": -1}, "--gc_chunk_size is -1. It must be 0 or more."),
+        ({"lora": True, "lora_target_modules": "nothing"}, "'nothing' does not fit the model"),
         ({"train_n_passages": 0}, "--train_n_passages is 0. It must be at least 1."),
         ({"model_name_or_path": "/nowhere"}, "Model '/nowhere' could not be loaded"),
         ({"tokenizer_name_or_path": "/nowhere"}, "Tokenizer '/nowhere' could not be loaded"),
