@@ -24,6 +24,9 @@ class ModelArguments:
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or hub name of the tokenizer, if not the model's."}
     )
+    untie_encoder: bool = field(
+        default=False, metadata={"help": "Train one model for queries and one for passages."}
+    )
     pooling: Pooling = field(
         default="cls",
         metadata={"help": "First token, mean of all tokens, or last token."},
@@ -50,6 +53,11 @@ class ModelArguments:
         for name in ("projection_dim", "lora_r"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.lora and self.untie_encoder:
+            raise InputError(
+                "--lora does not go with --untie_encoder: Sentence Transformers loads no adapters "
+                "of two towers. Leave one of them out."
+            )
 
 
 @dataclass(kw_only=True)
@@ -63,6 +71,13 @@ class DataArguments:
     p_max_len: int = field(default=128, metadata={"help": "Tokens kept of a passage."})
     train_n_passages: int = field(
         default=8, metadata={"help": "Passages per query: one positive, the rest negatives."}
+    )
+    qrels_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Judgements of TREC or BEIR: a passage of the batch that is relevant to a "
+            "query is no negative of it. Examples need query_id and docid."
+        },
     )
     query_prefix: str = field(default="", metadata={"help": "Put before every query."})
     passage_prefix: str = field(default="", metadata={"help": "Put before every passage."})

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainer.model import BiEncoder, has_lora, load_lora, load_transformer
+from trainer.model import BiEncoder, Tower, has_lora, load_lora, load_transformer
 
 WEIGHTS = "model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PACKAGE = "sentence_transformers.models"
 DENSE_KEY = "linear.weight"
 
 Json = dict[str, Any] | list[dict[str, Any]]
@@ -27,9 +28,43 @@ Json = dict[str, Any] | list[dict[str, Any]]
 class TextSettings:
     """What was done to a text before the model saw it."""
 
-    max_length: int
+    q_max_len: int
+    p_max_len: int
     query_prefix: str = ""
     passage_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerFolders:
+    """Where the modules of a tower lie within a checkpoint."""
+
+    tower: Tower
+    max_length: int
+    route: str | None = None
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """What a text goes through, in the words of Sentence Transformers, and its folder."""
+        names = ["Transformer", "Pooling"]
+        if self.tower.projection is not None:
+            names.append("Dense")
+        if self.tower.normalize:
+            names.append("Normalize")
+        if self.route:
+            return {name: f"{self.route}_{i}_{name}" for i, name in enumerate(names)}
+        return {name: f"{i}_{name}" if i else "" for i, name in enumerate(names)}
+
+
+def tower_folders(model: BiEncoder, texts: TextSettings) -> dict[str, TowerFolders]:
+    """Return the one tower, whose transformer is at the top, or the routes of a Router."""
+    if len(model.towers) == 1:
+        longest = max(texts.q_max_len, texts.p_max_len)
+        return {"both": TowerFolders(tower=model.query_tower, max_length=longest)}
+    query, document = model.query_tower, model.passage_tower
+    return {
+        "query": TowerFolders(tower=query, max_length=texts.q_max_len, route="query"),
+        "document": TowerFolders(tower=document, max_length=texts.p_max_len, route="document"),
+    }
 
 
 def save_checkpoint(
@@ -44,9 +79,10 @@ def save_checkpoint(
 
     Args:
         folder: made if it does not exist.
-        model: its transformer's config and weights go to the top level; of one with adapters only
-            these, in PEFT's files, which name the transformer that they belong to.
-        tokenizer: its files go to the top level.
+        model: config and weights of its transformer go to the top level, or for two towers to a
+            folder each; of one with adapters only these, in PEFT's files, which name the
+            transformer that they belong to.
+        tokenizer: its files go beside the transformer's.
         texts: lengths and prefixes.
         weights: a state dict of the bi-encoder that some distributed run has gathered, if not
             the model's own.
@@ -56,30 +92,35 @@ def save_checkpoint(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if model.normalize:
-        (folder / module_folder(model, "Normalize")).mkdir(exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    if model.projection is not None:
-        matrix = model.projection.weight if weights is None else weights["projection.weight"]
-        path = folder / module_folder(model, "Dense") / WEIGHTS
-        save_file({DENSE_KEY: matrix.detach().cpu().contiguous()}, path)
-    state = None if weights is None else _of_transformer(weights)
-    model.transformer.save_pretrained(folder, state_dict=state)
+    for name, folders in tower_folders(model, texts).items():
+        tower, modules = folders.tower, folders.modules
+        gathered = None if weights is None else _part(weights, f"towers.{name}.")
+        if "Normalize" in modules:
+            (folder / modules["Normalize"]).mkdir(exist_ok=True)
+        tokenizer.save_pretrained(folder / modules["Transformer"])
+        if tower.projection is not None:
+            matrix = gathered["projection.weight"] if gathered else tower.projection.weight
+            path = folder / modules["Dense"] / WEIGHTS
+            save_file({DENSE_KEY: matrix.detach().cpu().contiguous()}, path)
+        state = _part(gathered, "transformer.") if gathered else None
+        tower.transformer.save_pretrained(folder / modules["Transformer"], state_dict=state)
 
 
-def load_weights(folder: Path, *, model: BiEncoder) -> None:
+def load_weights(folder: Path, *, model: BiEncoder, texts: TextSettings) -> None:
     """Put the weights of a checkpoint into a model that was built by the same flags."""
-    if has_lora(model.transformer):
-        load_lora(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
-    else:
-        model.transformer.load_state_dict(load_transformer(str(folder)).state_dict())
-    if model.projection is not None:
-        path = folder / module_folder(model, "Dense") / WEIGHTS
-        model.projection.load_state_dict({"weight": load_file(path)[DENSE_KEY]})
+    for folders in tower_folders(model, texts).values():
+        tower, modules = folders.tower, folders.modules
+        source = folder / modules["Transformer"]
+        if has_lora(tower.transformer):
+            load_lora(tower.transformer, load_file(source / ADAPTER_WEIGHTS))
+        else:
+            tower.transformer.load_state_dict(load_transformer(str(source)).state_dict())
+        if tower.projection is not None:
+            path = folder / modules["Dense"] / WEIGHTS
+            tower.projection.load_state_dict({"weight": load_file(path)[DENSE_KEY]})
 
 
-def _of_transformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "transformer."
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
@@ -87,54 +128,60 @@ def _of_transformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:
     """Return the content of each side file under its path within the folder."""
+    towers = tower_folders(model, texts)
     files: dict[str, Json] = {
-        "modules.json": [
-            {
-                "idx": i,
-                "name": str(i),
-                "path": module_folder(model, name),
-                "type": f"sentence_transformers.models.{name}",
-            }
-            for i, name in enumerate(module_names(model))
-        ],
-        f"{module_folder(model, 'Pooling')}/config.json": _pooling(model),
-        "sentence_bert_config.json": {"max_seq_length": texts.max_length, "do_lower_case": False},
         "config_sentence_transformers.json": {
             "prompts": {"query": texts.query_prefix, "document": texts.passage_prefix},
             "default_prompt_name": None,
-            "similarity_fn_name": "cosine" if model.normalize else "dot",
+            "similarity_fn_name": "cosine" if model.query_tower.normalize else "dot",
         },
     }
-    if model.projection is not None:
-        files[f"{module_folder(model, 'Dense')}/config.json"] = {
-            "in_features": model.projection.in_features,
-            "out_features": model.projection.out_features,
-            "bias": False,
-            "activation_function": "torch.nn.modules.linear.Identity",
+    for folders in towers.values():
+        modules = folders.modules
+        beside_transformer = f"{modules['Transformer']}/" if modules["Transformer"] else ""
+        files[f"{beside_transformer}sentence_bert_config.json"] = {
+            "max_seq_length": folders.max_length,
+            "do_lower_case": False,
         }
-    return files
+        files[f"{modules['Pooling']}/config.json"] = _pooling(folders.tower)
+        if folders.tower.projection is not None:
+            files[f"{modules['Dense']}/config.json"] = {
+                "in_features": folders.tower.projection.in_features,
+                "out_features": folders.tower.projection.out_features,
+                "bias": False,
+                "activation_function": "torch.nn.modules.linear.Identity",
+            }
+    if len(towers) == 1:
+        return {"modules.json": _modules(towers["both"].modules), **files}
+    return {
+        "modules.json": _modules({"Router": ""}),
+        "router_config.json": {
+            "types": {
+                path: f"{PACKAGE}.{name}"
+                for folders in towers.values()
+                for name, path in folders.modules.items()
+            },
+            "structure": {route: list(each.modules.values()) for route, each in towers.items()},
+            "parameters": {"default_route": "document", "allow_empty_key": True},
+        },
+        **files,
+    }
 
 
-def module_names(model: BiEncoder) -> list[str]:
-    """Return what a text goes through, in the words of Sentence Transformers."""
-    names = ["Transformer", "Pooling"]
-    if model.projection is not None:
-        names.append("Dense")
-    return [*names, "Normalize"] if model.normalize else names
+def _modules(modules: Mapping[str, str]) -> Json:
+    return [
+        {"idx": i, "name": str(i), "path": path, "type": f"{PACKAGE}.{name}"}
+        for i, (name, path) in enumerate(modules.items())
+    ]
 
 
-def module_folder(model: BiEncoder, name: str) -> str:
-    """Return where a module lies within the checkpoint, the transformer at the top."""
-    return "" if name == "Transformer" else f"{module_names(model).index(name)}_{name}"
-
-
-def _pooling(model: BiEncoder) -> dict[str, Any]:
+def _pooling(tower: Tower) -> dict[str, Any]:
     config = {
-        "word_embedding_dimension": model.hidden_size,
-        "pooling_mode_cls_token": model.pooling == "cls",
-        "pooling_mode_mean_tokens": model.pooling == "mean",
+        "word_embedding_dimension": tower.hidden_size,
+        "pooling_mode_cls_token": tower.pooling == "cls",
+        "pooling_mode_mean_tokens": tower.pooling == "mean",
         "pooling_mode_max_tokens": False,
         "pooling_mode_mean_sqrt_len_tokens": False,
     }
     # Versions before 2.3 know no last token and refuse the key, even if it is false.
-    return {**config, "pooling_mode_lasttoken": True} if model.pooling == "last" else config
+    return {**config, "pooling_mode_lasttoken": True} if tower.pooling == "last" else config

@@ -18,6 +18,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from trainer.errors import InputError
 from trainer.examples import Demands, Example, Sample, parse_example
+from trainer.judgements import Judgements, passage_key
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -150,13 +151,15 @@ class Collator:
     p_max_len: int
     query_prefix: str = ""
     passage_prefix: str = ""
+    judgements: Judgements | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Return what `BiEncoder.forward` takes and, if there are any, the teacher's scores.
+        """Return what `BiEncoder.forward` takes, and what is known of it.
 
         Returns:
-            `query` [B, Tq] and `passage` [B * n, Tp], each padded to its longest text, and
-            `teacher` [B, n].
+            `query` [B, Tq] and `passage` [B * n, Tp], each padded to its longest text; if there
+            are scores, `teacher` [B, n]; if there are judgements, `relevant` [B, R] and
+            `passage_keys` [B * n].
         """
         queries = [self.query_prefix + sample.query for sample in samples]  # B
         passages = [each for sample in samples for each in sample.passages]  # B * n
@@ -169,6 +172,9 @@ class Collator:
         scores = [each.score for each in passages if each.score is not None]
         if len(scores) == len(passages):
             batch["teacher"] = torch.tensor(scores).view(len(samples), -1)
+        if self.judgements is not None:
+            batch["relevant"] = self.judgements.of(sample.query_id for sample in samples)
+            batch["passage_keys"] = torch.tensor([passage_key(each.id) for each in passages])
         return batch
 
     def _tokens(self, texts: list[str], max_length: int) -> BatchEncoding:

@@ -1,7 +1,8 @@
 """The bi-encoder: one transformer that embeds queries and passages alike."""
 
+import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
 
-class BiEncoder(nn.Module):
-    """One tied tower: the same weights for queries and passages."""
+class Tower(nn.Module):
+    """What makes an embedding of a text: transformer, pooling, perhaps a projection and a norm."""
 
     def __init__(
         self,
@@ -87,13 +88,15 @@ class BiEncoder(nn.Module):
             embeddings = self.projection(embeddings).float()  # [B, D]
         return nn.functional.normalize(embeddings, dim=-1) if self.normalize else embeddings
 
-    def embed_in_chunks(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Do the same in the memory of one chunk.
+    def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Do the same, while training perhaps in the memory of one chunk.
 
         Gao et al. (2021), GradCache: embed without activations, take the gradient of the loss
         by the embeddings, then embed each chunk again, with the same dropout, for the weights'.
         This is activation checkpointing with a chunk as the unit, and autograd does the order.
         """
+        if not self.chunk_size or not self.training:
+            return self.embed(tokens)
         num_texts = len(tokens["input_ids"])
         chunks = [
             {name: values[start : start + self.chunk_size] for name, values in tokens.items()}
@@ -101,6 +104,27 @@ class BiEncoder(nn.Module):
         ]
         embeddings = [checkpoint(self.embed, chunk, use_reentrant=False) for chunk in chunks]
         return torch.cat(embeddings)
+
+
+class BiEncoder(nn.Module):
+    """A tower for both sides, or one for each."""
+
+    def __init__(self, tower: Tower, *, untied: bool = False) -> None:
+        """Take a tower; if untied, the passages' begins as a copy of it."""
+        super().__init__()
+        self.towers = nn.ModuleDict(
+            {"query": tower, "document": copy.deepcopy(tower)} if untied else {"both": tower}
+        )
+
+    @property
+    def query_tower(self) -> Tower:
+        """What embeds queries."""
+        return cast(Tower, next(iter(self.towers.values())))
+
+    @property
+    def passage_tower(self) -> Tower:
+        """What embeds passages."""
+        return cast(Tower, list(self.towers.values())[-1])
 
     def forward(
         self, query: Mapping[str, Tensor], passage: Mapping[str, Tensor]
@@ -110,12 +134,12 @@ class BiEncoder(nn.Module):
         Returns:
             [B, D] queries and [B * n, D] passages.
         """
-        embed = self.embed_in_chunks if self.chunk_size and self.training else self.embed
-        return embed(query), embed(passage)
+        return self.query_tower(query), self.passage_tower(passage)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401
-        """Let `--gradient_checkpointing` and its kin reach the transformer."""
-        self.transformer.activation_checkpointing_enable(**options)
+        """Let `--gradient_checkpointing` and its kin reach the transformers."""
+        for tower in self.towers.values():
+            cast(Tower, tower).transformer.activation_checkpointing_enable(**options)
 
 
 def load_transformer(name_or_path: str) -> PreTrainedModel:
@@ -180,5 +204,5 @@ def load_lora(transformer: PreTrainedModel, weights: Mapping[str, Tensor]) -> No
 
     # PEFT's files have the names that they have within a PeftModel, which wraps the transformer.
     names = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
-    result = set_peft_model_state_dict(transformer, names)
+    result: Any = set_peft_model_state_dict(transformer, names)
     assert not result.unexpected_keys

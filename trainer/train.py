@@ -37,8 +37,9 @@ from trainer.data import Collator, EpochSampler, TrainingSet
 from trainer.errors import InputError
 from trainer.examples import Demands, Sample
 from trainer.gathering import gather
+from trainer.judgements import Judgements, known_relevant
 from trainer.losses import contrastive_loss, kl_loss, margin_mse_loss
-from trainer.model import BiEncoder, add_lora, load_transformer
+from trainer.model import BiEncoder, Tower, add_lora, load_transformer
 
 logger = logging.getLogger("trainer")
 
@@ -69,15 +70,15 @@ class RetrieverTrainer(Trainer):
     ) -> Any:  # noqa: ANN401
         """Embed the batch and score it by the objective that the flags name."""
         queries, passages = model(query=inputs["query"], passage=inputs["passage"])
-        loss = self.batch_loss(queries, passages, teacher=inputs.get("teacher"))
+        loss = self.batch_loss(queries, passages, inputs)
         return (loss, (queries, passages)) if return_outputs else loss
 
-    def batch_loss(self, queries: Tensor, passages: Tensor, *, teacher: Tensor | None) -> Tensor:
-        """Return the loss of [B, D] queries, [B * n, D] passages and [B, n] teacher's scores."""
+    def batch_loss(self, queries: Tensor, passages: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of [B, D] queries and [B * n, D] passages of a collator's batch."""
         args = self.args
         if args.objective == "contrastive":
-            return self.in_batch_loss(queries, passages)
-        assert teacher is not None  # every line was checked for it
+            return self.in_batch_loss(queries, passages, batch)
+        teacher = batch["teacher"]  # [B, n]; every line was checked for it
         if args.objective == "kl":
             loss = kl_loss(
                 queries,
@@ -89,14 +90,23 @@ class RetrieverTrainer(Trainer):
         else:
             loss = margin_mse_loss(queries, passages, teacher, temperature=args.temperature)
         if args.contrastive_loss_weight:
-            loss = loss + args.contrastive_loss_weight * self.in_batch_loss(queries, passages)
+            loss = loss + args.contrastive_loss_weight * self.in_batch_loss(
+                queries, passages, batch
+            )
         return loss
 
-    def in_batch_loss(self, queries: Tensor, passages: Tensor) -> Tensor:
-        """Return the in-batch loss, of this process's batch or of those of all."""
-        if self.args.negatives_x_device:
-            queries, passages = gather(queries), gather(passages)  # [W * B, D], [W * B * n, D]
-        return contrastive_loss(queries, passages, temperature=self.args.temperature)
+    def in_batch_loss(self, queries: Tensor, passages: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the contrastive loss, of this process's batch or of those of all W."""
+        share = gather if self.args.negatives_x_device else lambda local: local
+        excluded = None
+        if "relevant" in batch:
+            excluded = known_relevant(share(batch["relevant"]), share(batch["passage_keys"]))
+        return contrastive_loss(
+            share(queries),  # [W * B, D]
+            share(passages),  # [W * B * n, D]
+            temperature=self.args.temperature,
+            excluded=excluded,
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> EpochSampler:
         """Replace the trainer's sampler, whose indices know no epoch."""
@@ -120,7 +130,7 @@ class RetrieverTrainer(Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Load our layout into the bi-encoder."""
-        load_weights(Path(resume_from_checkpoint), model=self.model)
+        load_weights(Path(resume_from_checkpoint), model=self.model, texts=self.texts)
 
 
 class EpochKeeper(TrainerCallback):
@@ -222,6 +232,7 @@ def build_trainer(
     demands = Demands(
         num_passages=data_args.train_n_passages,
         teacher_scores=training_args.objective != "contrastive",
+        ids=data_args.qrels_file is not None,
     )
     train_dataset = TrainingSet(data_args.train_file, demands=demands, seed=training_args.seed)
     transformer = load_transformer(model_args.model_name_or_path)
@@ -233,6 +244,13 @@ def build_trainer(
             dropout=model_args.lora_dropout,
             target_modules=model_args.lora_target_modules,
         )
+    tower = Tower(
+        transformer,
+        pooling=model_args.pooling,
+        projection_dim=model_args.projection_dim,
+        normalize=model_args.normalize,
+        chunk_size=training_args.gc_chunk_size,
+    )
     tokenizer = load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
     collator = Collator(
         tokenizer=tokenizer,
@@ -240,20 +258,16 @@ def build_trainer(
         p_max_len=data_args.p_max_len,
         query_prefix=data_args.query_prefix,
         passage_prefix=data_args.passage_prefix,
+        judgements=Judgements(Path(data_args.qrels_file)) if data_args.qrels_file else None,
     )
     texts = TextSettings(
-        max_length=max(data_args.q_max_len, data_args.p_max_len),
+        q_max_len=data_args.q_max_len,
+        p_max_len=data_args.p_max_len,
         query_prefix=data_args.query_prefix,
         passage_prefix=data_args.passage_prefix,
     )
     return RetrieverTrainer(
-        model=BiEncoder(
-            transformer,
-            pooling=model_args.pooling,
-            projection_dim=model_args.projection_dim,
-            normalize=model_args.normalize,
-            chunk_size=training_args.gc_chunk_size,
-        ),
+        model=BiEncoder(tower, untied=model_args.untie_encoder),
         args=training_args,
         train_dataset=train_dataset,
         data_collator=collator,

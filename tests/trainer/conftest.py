@@ -117,13 +117,35 @@ def train_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scored_file(train_file: Path, tmp_path: Path) -> Path:
-    """The same examples with a teacher's score for each passage."""
+    """The same examples with ids, and a teacher's score for each passage."""
     draw = random.Random(2)
     path = tmp_path / "scored.jsonl"
+
+    def passage(text: str) -> dict[str, object]:
+        return {"docid": text.split()[0], "text": text, "score": round(draw.gauss(0, 2), 3)}
+
     with path.open("w") as lines:
-        for line in train_file.read_text().splitlines():
-            scores = [round(draw.gauss(0, 2), 3) for _ in range(5)]
-            lines.write(json.dumps({**json.loads(line), "scores": scores}) + "\n")
+        for number, line in enumerate(train_file.read_text().splitlines()):
+            row = json.loads(line)
+            scored = {
+                "query_id": str(number),
+                "query": row["query"],
+                "positive_passages": [passage(text) for text in row["positives"]],
+                "negative_passages": [passage(text) for text in row["negatives"]],
+            }
+            lines.write(json.dumps(scored) + "\n")
+    return path
+
+
+@pytest.fixture
+def qrels_file(tmp_path: Path) -> Path:
+    """For every query, ten to twenty of the ids, which are words."""
+    draw = random.Random(3)
+    path = tmp_path / "qrels.txt"
+    with path.open("w") as lines:
+        for query in range(20):
+            for word in draw.sample(WORDS, draw.randint(10, 20)):
+                lines.write(f"{query} 0 {word} 1\n")
     return path
 
 

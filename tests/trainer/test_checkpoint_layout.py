@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-from trainer.checkpoint import load_weights
+from trainer.checkpoint import TextSettings, load_weights
 from trainer.data import Collator
 from trainer.examples import Passage, Sample
-from trainer.model import BiEncoder, add_lora, load_transformer
+from trainer.model import BiEncoder, Tower, add_lora, load_transformer
 
 
 def read_json(path):
@@ -147,18 +147,21 @@ QUERIES = ["word1 word2", "word5"]
 PASSAGES = ["word7 word8 word9", "word4 word4", "word2"]
 
 
-def assert_sentence_transformers_agrees(folder, *, base=None, **settings):
+def assert_sentence_transformers_agrees(folder, *, base=None, untied=False, **settings):
     """Embed some texts by our own code and by the library."""
     library = pytest.importorskip(
         "sentence_transformers", reason="sentence-transformers is not installed"
     )
-    transformer = load_transformer(str(base or folder))
+    start = base or (folder / "query_0_Transformer" if untied else folder)
+    transformer = load_transformer(str(start))
     if base:
         add_lora(transformer, rank=2, alpha=64, dropout=0.1, target_modules="all-linear")
-    encoder = BiEncoder(transformer, **settings).eval()
-    load_weights(folder, model=encoder)
+    encoder = BiEncoder(Tower(transformer, **settings), untied=untied).eval()
+    load_weights(folder, model=encoder, texts=TextSettings(q_max_len=12, p_max_len=12))
     collate = Collator(
-        tokenizer=AutoTokenizer.from_pretrained(folder),
+        tokenizer=AutoTokenizer.from_pretrained(
+            folder / "query_0_Transformer" if untied else folder
+        ),
         q_max_len=12,
         p_max_len=12,
         query_prefix="word3: ",
@@ -174,11 +177,11 @@ def assert_sentence_transformers_agrees(folder, *, base=None, **settings):
 
     theirs = library.SentenceTransformer(str(folder), device="cpu")
 
-    assert theirs.similarity_fn_name == ("cosine" if encoder.normalize else "dot")
-    for embeddings, texts, prompt in zip(
-        ours, (QUERIES, PASSAGES), ("query", "document"), strict=True
+    assert theirs.similarity_fn_name == ("cosine" if encoder.query_tower.normalize else "dot")
+    for embeddings, texts, encode in zip(
+        ours, (QUERIES, PASSAGES), (theirs.encode_query, theirs.encode_document), strict=True
     ):
-        expected = theirs.encode(texts, prompt_name=prompt, convert_to_tensor=True)
+        expected = encode(texts, convert_to_tensor=True)
         torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)
 
 
@@ -213,3 +216,33 @@ def test_sentence_transformers_reads_projections_adapters_and_other_transformers
     assert_sentence_transformers_agrees(
         output / "checkpoint-2", base=base if lora else None, pooling=pooling, projection_dim=5
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # of a foreign library, which must not fail our tests
+def test_sentence_transformers_routes_queries_and_passages_to_their_towers(train):
+    settings = {"pooling": "mean", "projection_dim": 5, "normalize": True}
+    output = train(
+        **settings, untie_encoder=True, query_prefix="word3: ", q_max_len=12, max_steps=2
+    )
+    assert_sentence_transformers_agrees(output / "checkpoint-2", untied=True, **settings)
+
+
+def test_two_towers_are_two_routes_with_their_own_weights_and_lengths(train):
+    folder = train(untie_encoder=True, projection_dim=5, max_steps=2) / "checkpoint-2"
+    assert [m["type"] for m in read_json(folder / "modules.json")] == [
+        "sentence_transformers.models.Router"
+    ]
+    assert read_json(folder / "router_config.json")["structure"] == {
+        "query": ["query_0_Transformer", "query_1_Pooling", "query_2_Dense"],
+        "document": ["document_0_Transformer", "document_1_Pooling", "document_2_Dense"],
+    }
+    for route, length in (("query", 8), ("document", 12)):
+        settings = read_json(folder / f"{route}_0_Transformer/sentence_bert_config.json")
+        assert settings["max_seq_length"] == length
+    for name in ("0_Transformer", "2_Dense"):
+        query, document = (
+            load_file(folder / f"{route}_{name}/model.safetensors")
+            for route in ("query", "document")
+        )
+        assert query.keys() == document.keys()
+        assert any(not torch.equal(query[key], document[key]) for key in query)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from trainer.model import BiEncoder, pool
+from trainer.model import Tower, pool
 
 # [B=2, T=3, D=2]
 HIDDEN = torch.tensor([[[1.0, 2], [3, 4], [5, 6]], [[7.0, 8], [9, 10], [11, 12]]])
@@ -32,7 +32,7 @@ def test_a_normalising_encoder_gives_vectors_of_length_one_whatever_the_padding(
         num_attention_heads=2,
         intermediate_size=16,
     )
-    encoder = BiEncoder(BertModel(config), pooling="mean", normalize=True).eval()
+    encoder = Tower(BertModel(config), pooling="mean", normalize=True).eval()
     tokens = {"input_ids": torch.tensor([[2, 5, 3]]), "attention_mask": torch.ones(1, 3).long()}
     padded = {name: torch.nn.functional.pad(value, (0, 4)) for name, value in tokens.items()}
     with torch.no_grad():

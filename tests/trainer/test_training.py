@@ -72,6 +72,18 @@ def test_projections_and_adapters_are_resumed_too(train, lora):
         assert_same_bits(load_file(whole / name), load_file(resumed / name))
 
 
+def test_two_towers_are_resumed_too(train):
+    whole = train("whole", untie_encoder=True, max_steps=6)
+    resumed = train(
+        "resumed",
+        untie_encoder=True,
+        max_steps=6,
+        resume_from_checkpoint=whole / "checkpoint-4",
+    )
+    for tower in ("query_0_Transformer", "document_0_Transformer"):
+        assert_same_bits(weights(whole / tower), weights(resumed / tower))
+
+
 def test_chunks_change_nothing_but_memory(train, model_folder):
     config = model_folder / "config.json"
     config.write_text(config.read_text().replace('_prob": 0.1', '_prob": 0.0'))
@@ -150,6 +162,8 @@ def test_without_a_terminal_each_logging_step_is_one_line_and_stdout_is_empty(
         ({"projection_dim": 0}, "--projection_dim is 0. It must be at least 1."),
         ({"gc_chunk_size": -1}, "--gc_chunk_size is -1. It must be 0 or more."),
         ({"lora": True, "lora_target_modules": "nothing"}, "'nothing' does not fit the model"),
+        ({"qrels_file": "/nowhere"}, "line 1: no ids, but --qrels_file asks for them. Give the"),
+        ({"lora": True, "untie_encoder": True}, "--lora does not go with --untie_encoder"),
         ({"train_n_passages": 0}, "--train_n_passages is 0. It must be at least 1."),
         ({"model_name_or_path": "/nowhere"}, "Model '/nowhere' could not be loaded"),
         ({"tokenizer_name_or_path": "/nowhere"}, "Tokenizer '/nowhere' could not be loaded"),
