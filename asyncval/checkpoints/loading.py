@@ -134,14 +134,15 @@ def load_backbone(
 
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     try:
         config = AutoConfig.from_pretrained(
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
         _refuse_other_models(config)
-        model, info = AutoModel.from_pretrained(
+        kind = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
+        model, info = kind.from_pretrained(
             path,
             config=config,
             dtype=getattr(
@@ -181,14 +182,23 @@ def _without_prefix(name: str) -> str:
     return rest if rest.startswith(UNUSED_WEIGHTS) and first.isalpha() else name
 
 
+def _architecture(config: Any) -> str:  # noqa: ANN401
+    return str(next(iter(getattr(config, "architectures", None) or ()), ""))
+
+
+def _is_encoder_half(config: Any) -> bool:  # noqa: ANN401
+    """Say whether only the encoder of an encoder-decoder was saved, as `T5EncoderModel` does."""
+    return _architecture(config).endswith("T5EncoderModel")
+
+
 def _refuse_other_models(config: Any) -> None:  # noqa: ANN401
-    architecture = next(iter(getattr(config, "architectures", None) or ()), "")
+    architecture = _architecture(config)
     if architecture.endswith("ForSequenceClassification"):
         raise CheckpointUnsupported(
             f"{architecture} scores a query together with a passage (a re-ranker): it has no "
             "vectors to search with."
         )
-    if getattr(config, "is_encoder_decoder", False):
+    if getattr(config, "is_encoder_decoder", False) and not _is_encoder_half(config):
         raise CheckpointUnsupported(
             f"{architecture or config.model_type} is an encoder-decoder: not supported yet."
         )

@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
@@ -28,6 +29,9 @@ from asyncval.core.errors import (
 )
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
+if TYPE_CHECKING:
+    from torch import nn
+
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -43,38 +47,20 @@ class Peft:
 
     def model_files(self, folder: Folder) -> Sequence[str]:
         """Return configuration, weights and tokenizer; the base model is not ours to keep."""
-        weights = next((name for name in WEIGHTS if name in folder), None)
-        for name, there in ((CONFIG, CONFIG in folder), (WEIGHTS[0], weights is not None)):
-            if not there:
-                raise CheckpointIncomplete(f"{name} is missing.")
-        return [CONFIG, str(weights), *tokenizer_files(folder)]
+        return [*adapter_files(folder), *tokenizer_files(folder)]
 
     def load(
         self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
     ) -> LoadedCheckpoint:
         """Load the base model and merge the adapter into it."""
-        try:
-            from peft import PeftModel
-        except ImportError as error:
-            raise DependencyMissing(
-                f"{folder.path.name} is an adapter of PEFT: run `pip install asyncval[peft]`."
-            ) from error
-        base = find_base(folder)
-        backbone = load_backbone(
-            base, device="cpu", precision=precision, trust_remote_code=options.trust_remote_code
-        )
-        try:
-            merged = PeftModel.from_pretrained(backbone, str(folder.path)).merge_and_unload()
-        except Exception as error:  # whatever a damaged or foreign adapter makes PEFT raise
-            raise CheckpointBroken(f"PEFT cannot load it: {first_line(error)}") from error
-        own_the_weights(merged)
+        backbone = load_adapted(folder, options, device=device, precision=precision)
         return LoadedCheckpoint(
             encoder=TransformerEncoder(
-                merged.eval().to(device),
+                backbone,
                 pooling=options.pooling or DEFAULT_POOLING,
                 head=closing_layers(options, normalize=None, similarity=None),
             ),
-            tokenizer_folder=tokenizer_folder(folder.path) or tokenizer_folder(base),
+            tokenizer_folder=tokenizer_folder(folder.path) or tokenizer_folder(find_base(folder)),
             max_length=max_positions(backbone.config),
             query_prefix=options.query_prefix or "",
             passage_prefix=options.passage_prefix or "",
@@ -82,13 +68,61 @@ class Peft:
         )
 
 
-def find_base(folder: Folder) -> Path:
+def adapter_files(folder: Folder, prefix: str = "") -> list[str]:
+    """Return configuration and weights of an adapter.
+
+    Raises:
+        CheckpointIncomplete: One of them is missing.
+    """
+    weights = next((prefix + name for name in WEIGHTS if prefix + name in folder), None)
+    for name, there in ((CONFIG, prefix + CONFIG in folder), (WEIGHTS[0], weights is not None)):
+        if not there:
+            raise CheckpointIncomplete(f"{prefix}{name} is missing.")
+    return [prefix + CONFIG, str(weights)]
+
+
+def load_adapted(
+    folder: Folder,
+    options: EncoderOptions,
+    *,
+    device: str,
+    precision: Precision,
+    prefix: str = "",
+) -> "nn.Module":
+    """Return the base model with the adapter merged into it, in evaluation mode.
+
+    Raises:
+        CheckpointError: One of the two cannot be loaded.
+        DependencyMissing: PEFT is not installed.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise DependencyMissing(
+            f"{folder.path.name} is an adapter of PEFT: run `pip install asyncval[peft]`."
+        ) from error
+    backbone = load_backbone(
+        find_base(folder, prefix),
+        device="cpu",
+        precision=precision,
+        trust_remote_code=options.trust_remote_code,
+    )
+    try:
+        adapted = PeftModel.from_pretrained(backbone, str(folder.path / prefix))
+        merged = adapted.merge_and_unload()
+    except Exception as error:  # whatever a damaged or foreign adapter makes PEFT raise
+        raise CheckpointBroken(f"PEFT cannot load it: {first_line(error)}") from error
+    own_the_weights(merged)
+    return merged.eval().to(device)  # type: ignore[no-any-return]
+
+
+def find_base(folder: Folder, prefix: str = "") -> Path:
     """Return where the base model of an adapter is.
 
     Raises:
         CheckpointUnsupported: It is nowhere to be found.
     """
-    config = folder.read_json(CONFIG)
+    config = folder.read_json(prefix + CONFIG)
     name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(name, str) or not name:
         raise CheckpointUnsupported(f"{CONFIG} names no base model.")

@@ -20,6 +20,9 @@ from asyncval.checkpoints.loading import (
     unit_length,
     weight_files,
 )
+from asyncval.checkpoints.peft import CONFIG as ADAPTER
+from asyncval.checkpoints.peft import WEIGHTS as ADAPTER_WEIGHTS
+from asyncval.checkpoints.peft import adapter_files, load_adapted
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Pooling, Precision, Similarity
 
@@ -53,8 +56,7 @@ class SentenceTransformers:
         files = [MODULES, *_present(folder, MODEL_CONFIG)]
         for kind, prefix in _modules(folder):
             if kind == "Transformer":
-                _require(folder, f"{prefix}config.json")
-                files += [f"{prefix}config.json", *weight_files(folder, prefix)]
+                files += _transformer_files(folder, prefix)
                 files += _present(folder, f"{prefix}{TRANSFORMER_CONFIG}")
                 files += tokenizer_files(folder, prefix)
             elif kind == "Pooling":
@@ -78,12 +80,17 @@ class SentenceTransformers:
                 f"{MODULES} has {', '.join(kinds)}; a transformer and its pooling must come first."
             )
         (_, root), (_, pooling_folder), *rest = modules
-        backbone = load_backbone(
-            folder.path / root,
-            device=device,
-            precision=precision,
-            trust_remote_code=options.trust_remote_code,
-        )
+        if root + ADAPTER in folder:
+            backbone = load_adapted(
+                folder, options, device=device, precision=precision, prefix=root
+            )
+        else:
+            backbone = load_backbone(
+                folder.path / root,
+                device=device,
+                precision=precision,
+                trust_remote_code=options.trust_remote_code,
+            )
         model_config = folder.read_json(MODEL_CONFIG) if MODEL_CONFIG in folder else {}
         bert_config = (
             folder.read_json(root + TRANSFORMER_CONFIG)
@@ -113,6 +120,14 @@ class SentenceTransformers:
             ),
             lower_case=bool(bert_config.get("do_lower_case")),
         )
+
+
+def _transformer_files(folder: Folder, prefix: str) -> list[str]:
+    """Return a transformer's files: an adapter's, or a configuration and weights."""
+    if any(prefix + name in folder for name in (ADAPTER, *ADAPTER_WEIGHTS)):
+        return adapter_files(folder, prefix)
+    _require(folder, f"{prefix}config.json")
+    return [f"{prefix}config.json", *weight_files(folder, prefix)]
 
 
 def _tokenizer_length(folder: Folder, prefix: str) -> int | None:

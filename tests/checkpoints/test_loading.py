@@ -267,3 +267,25 @@ def test_sentences_of_the_makers_have_no_unknown_word():
     tokenizer = make_tokenizer()
     ids = tokenizer(make_sentences(20))["input_ids"]
     assert tokenizer.unk_token_id not in {token for each in ids for token in each}
+
+
+def test_the_encoder_half_of_t5_is_loaded_as_it_was_saved(tmp_path):
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(3)
+    config = T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    model = T5EncoderModel(config).eval()
+    model.save_pretrained(tmp_path / "checkpoint-1")
+    loaded = load_checkpoint(
+        Checkpoint(path=tmp_path / "checkpoint-1", step=1, layout=""),
+        EncoderOptions(pooling="mean"),
+        device="cpu",
+        precision="fp32",
+    )
+    ids = torch.tensor([[5, 6, 7, 1]])
+    mask = torch.ones_like(ids)
+    with torch.inference_mode():
+        wanted = model(input_ids=ids, attention_mask=mask).last_hidden_state.mean(dim=1)
+        torch.testing.assert_close(
+            loaded.encoder.encode_queries(ids, mask), wanted, atol=1e-5, rtol=0
+        )

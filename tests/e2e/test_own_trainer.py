@@ -1,0 +1,51 @@
+"""Checkpoints of our own trainer need no flag but the data."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.conftest import PATIENCE_SECONDS, asyncval
+
+
+@pytest.mark.parametrize(
+    "model_flags",
+    [
+        ["--pooling", "mean", "--normalize"],
+        ["--pooling", "last", "--projection_dim", "8", "--lora", "--lora_r", "4"],
+    ],
+    ids=["plain", "adapter and head"],
+)
+def test_every_checkpoint_of_a_training_is_validated(
+    bert_folder, collection, tmp_path, model_flags
+):
+    if "--lora" in model_flags:
+        pytest.importorskip("peft", reason="peft is not installed")
+    passages = [
+        json.loads(line) for line in (collection.corpus / "split00.jsonl").read_text().splitlines()
+    ]
+    examples = [{"query": p["text"][:20], "positive": p["text"]} for p in passages]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(e) + "\n" for e in examples))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "trainer", "train", "--model_name_or_path", str(bert_folder),
+            "--train_file", str(tmp_path / "train.jsonl"), "--train_n_passages", "1",
+            "--output_dir", str(tmp_path / "training"), "--max_steps", "4", "--save_steps", "2",
+            "--q_max_len", "16", "--p_max_len", "32", "--per_device_train_batch_size", "8",
+            "--report_to", "none", *model_flags,
+        ],
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = asyncval(
+        "watch", *collection.flags(), "--ckpts_dir", str(tmp_path / "training"),
+        "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path / "cache"),
+        "--max_num_valid", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["step"], row["status"]) for row in rows] == [(2, "done"), (4, "done")]
+    said = [warning for row in rows for warning in row["warnings"]]
+    assert not any("assumed" in warning for warning in said)
