@@ -5,12 +5,14 @@ type, order or paths.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from watchdog.events import (
     DirCreatedEvent,
+    DirDeletedEvent,
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
@@ -24,6 +26,7 @@ from watchdog.observers.api import BaseObserver
 logger = logging.getLogger(__name__)
 WAKING: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
+    DirDeletedEvent,
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
@@ -36,6 +39,8 @@ WITHOUT_EVENTS = ("nfs", "cifs", "smb", "fuse", "9p", "lustre", "gpfs", "beegfs"
 class Alarm(FileSystemEventHandler):
     """Watches one folder, which may come, go, and be made again.
 
+    While it is not there, the nearest folder above it is watched for its coming.
+
     Args:
         root: The folder.
         wake: Called from a thread, once until `reset`.
@@ -43,18 +48,26 @@ class Alarm(FileSystemEventHandler):
     """
 
     def __init__(self, root: Path, wake: Callable[[], None], *, enabled: bool = True) -> None:
-        self._root = root
+        self._root = root.absolute()
         self._wake = wake
         self._enabled = enabled
         self._rung = threading.Event()
         self._observer: BaseObserver | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[Path, int, int] | None = None
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Wake, once until `reset`."""
-        if not self._rung.is_set():
+        if not self._rung.is_set() and self._concerns(event):
             self._rung.set()
             self._wake()
+
+    def _concerns(self, event: FileSystemEvent) -> bool:
+        """Say whether an event is below the root, or is the coming of a folder above it."""
+        place = self._identity[0] if self._identity else self._root
+        if place == self._root:
+            return True
+        below = self._root.relative_to(place).parts[0]
+        return below in (Path(os.fsdecode(each)).name for each in (event.src_path, event.dest_path))
 
     def reset(self) -> None:
         """Let the next event wake again."""
@@ -64,20 +77,26 @@ class Alarm(FileSystemEventHandler):
         """Watch the folder that is there now, if it is not watched already."""
         if not self._enabled:
             return
-        try:
-            stat = self._root.stat()
-            identity = (stat.st_dev, stat.st_ino)
-        except OSError:
-            identity = None
+        identity = self._nearest()
         if identity == self._identity and self._is_alive():
             return
         self.stop()
         self._identity = identity
         if identity is not None:
-            self._start()
+            self._start(identity[0])
 
-    def _start(self) -> None:
-        root = self._root.resolve()
+    def _nearest(self) -> tuple[Path, int, int] | None:
+        """Return the root, or the nearest folder above it that is there, and its identity."""
+        for place in (self._root, *self._root.parents):
+            try:
+                stat = place.stat()
+            except OSError:
+                continue
+            return place, stat.st_dev, stat.st_ino
+        return None
+
+    def _start(self, place: Path) -> None:
+        root = place.resolve()
         kind = file_system_of(root)
         if kind.startswith(WITHOUT_EVENTS):
             logger.info("%s is on %s, which reports no changes: it is polled.", self._root, kind)
@@ -85,7 +104,9 @@ class Alarm(FileSystemEventHandler):
             return
         observer = Observer()
         try:
-            observer.schedule(self, str(root), recursive=True, event_filter=list(WAKING))
+            observer.schedule(
+                self, str(root), recursive=place == self._root, event_filter=list(WAKING)
+            )
             observer.start()
         except OSError as error:
             logger.warning("No events from the file system (%s): it is polled.", error)

@@ -125,6 +125,8 @@ class WatchConfig(ValidationConfig):
     """End once a checkpoint of this step or a later one is through."""
     done_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """End, once everything is through, when this file is there."""
+    patience: MaybeInt = None
+    """Write the file `stop` once so many results in a row were no better than the best."""
     time_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 14400.0
     """How long one validation may take before it costs an attempt."""
     ckpt_pattern: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes
+from asyncval.core.errors import OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import MAIN, NOT_VALIDATED, Job, Progress, Result, State, Validation
 from asyncval.execution.local import LocalExecutor, Message
@@ -23,7 +24,7 @@ from asyncval.watcher import Found, Watcher, known_states
 
 logger = logging.getLogger(__name__)
 WAKE = "wake"
-COALESCE_SECONDS = 0.05
+COALESCE_SECONDS = 0.01
 RETRY_SECONDS = (1.0, 10.0)
 """How long a job waits after each failed attempt; one attempt more than these, and it failed."""
 MAX_SHRINKS = 5
@@ -149,6 +150,7 @@ class Daemon:
         self._started_at: dict[str, float] = {}
         self._overdue: set[str] = set()
         self._messages: deque[Message] = deque()
+        self._found: deque[Found] = deque()
         self._active_at = clock.monotonic()
         self._signals: deque[int] = deque()
         self._stop_at = 0.0
@@ -158,13 +160,10 @@ class Daemon:
         """Work until an end condition is met or a signal comes; return the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda got, frame: self._inbox.put(Signal(got)))
-        for lane in self._lanes.values():
-            lane.ledger.retire_other_plans(lane.plan)
-            lane.ledger.requeue_running(plan=lane.plan)
-            lane.reporting.publish(everything=True)
-        states = self._main.ledger.folder_states(plan=self._main.plan)
-        self._watcher.reported.update(known_states(states, self._watcher.root))
-        self._clean_pins()
+        try:
+            self._take_up()
+        except (sqlite3.OperationalError, OSError) as error:
+            raise OutputUnavailable(f"--output_dir cannot be written: {error}.") from error
         if not self._watcher.root.is_dir():
             logger.info("Waiting for %s to appear.", self._watcher.root)
         try:
@@ -183,18 +182,32 @@ class Daemon:
             for lane in self._lanes.values():
                 lane.reporting.close()
 
+    def _take_up(self) -> None:
+        """Continue from what an earlier process left."""
+        for lane in self._lanes.values():
+            lane.ledger.retire_other_plans(lane.plan)
+            lane.ledger.requeue_running(plan=lane.plan)
+            lane.reporting.publish(everything=True)
+        states = self._main.ledger.folder_states(plan=self._main.plan)
+        self._watcher.reported.update(known_states(states, self._watcher.root))
+        self._clean_pins()
+
     def _turn(self) -> int | None:
         """Do everything that can be done now; return the exit code if it is time to end.
 
         What cannot be recorded now, as the disk is full, is kept and tried again.
         """
         try:
-            while self._messages:
-                self._take_message(self._messages[0])
-                self._messages.popleft()
             if not self._signals:
                 self._alarm.rearm()
                 self._alarm.reset()
+            if self._is_stuck:  # the trainer does not wait until there is space again
+                self._found.extend(self._watcher.scan())
+            while self._messages:
+                self._take_message(self._messages[0])
+                self._messages.popleft()
+            self._executor.revive(self._clock.monotonic())
+            if not self._signals:
                 self._look()
                 self._stop_overdue()
                 self._hand_out()
@@ -216,12 +229,18 @@ class Daemon:
 
     def _look(self, *, give_up: bool = False) -> None:
         for found in self._watcher.scan(give_up=give_up):
-            try:
-                self._queue(found)
-            except BaseException:
-                self._watcher.forget(found.checkpoint.name)
-                raise
+            self._found.append(found)
+            self._queue_found()
+        self._queue_found()  # what could not be recorded when it was found
+
         self._active_at = max(self._active_at, self._watcher.changed_at)
+
+    def _queue_found(self) -> None:
+        """Record what was found; what cannot be recorded now stays, and its pin with it."""
+        while self._found:
+            self._queue(self._found[0])
+            self._found.popleft()
+            self._clean_pins()
 
     def _queue(self, found: Found) -> None:
         name = found.checkpoint.name
@@ -236,7 +255,6 @@ class Daemon:
             self._stay_within_limits()
         elif is_new:
             logger.warning("%s is %s: %s", name, found.fate, found.reason)
-        self._clean_pins()
 
     def _enqueue(self, found: Found, lane: Lane) -> bool:
         return lane.ledger.enqueue(
@@ -268,6 +286,7 @@ class Daemon:
     def _kept_pins(self) -> list[Path]:
         """Return the pins of all open jobs, each once, the lowest step first."""
         pins = [path for lane in self._lanes.values() for path in lane.ledger.pins().values()]
+        pins += [found.checkpoint.pin for found in self._found if found.checkpoint.pin]
         return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
@@ -366,6 +385,8 @@ class Daemon:
             self._progress.pop(message.device, None)
             self._active_at = self._clock.monotonic()
             self._end(job, message)
+        elif job is None and message.kind in ("refused", "stopped"):
+            logger.warning("%s: %s", self._executor.label(message.device), message.values["reason"])
         self._executor.take_note(message)
 
     def _end(self, job: Job, message: Message) -> None:

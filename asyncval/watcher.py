@@ -12,10 +12,10 @@ from asyncval.checkpoints.completeness import (
     STALE_FACTOR,
     WholeFolder,
     examine,
-    has_sentinel,
     inventory_of,
+    is_finished,
 )
-from asyncval.checkpoints.folder import Folder, fingerprint, is_folder
+from asyncval.checkpoints.folder import FileStat, Folder, fingerprint, is_folder
 from asyncval.checkpoints.loading import WEIGHTS
 from asyncval.checkpoints.pins import PinStore
 from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
@@ -81,6 +81,9 @@ class Watcher:
     """The monotonic time of the last change that a scan saw."""
     _sightings: dict[str, Sighting] = field(default_factory=dict)
     _witnesses: dict[str, Witness] = field(default_factory=dict)
+    _listings: dict[str, Mapping[str, FileStat]] = field(default_factory=dict)
+    """The files of each folder when it was reported last, as far as this process saw them."""
+    _nameless: set[str] = field(default_factory=set)
     _inventory: frozenset[str] = frozenset()
 
     def scan(self, *, give_up: bool = False) -> Iterator[Found]:
@@ -95,6 +98,8 @@ class Watcher:
             yield self._lose(name)
         for name in self.reported.keys() - present:
             self._witnesses.pop(name, None)
+            self._listings.pop(name, None)
+            self.waiting.pop(name, None)
         for step, path in candidates:
             found = self._look(path, step, give_up=give_up)
             if found is not None:
@@ -104,6 +109,7 @@ class Watcher:
         """Look at a folder again as if it had never been reported."""
         self.reported.pop(name, None)
         self._witnesses.pop(name, None)
+        self._listings.pop(name, None)
 
     def _candidates(self) -> list[tuple[int, Path]]:
         found = []
@@ -111,11 +117,22 @@ class Watcher:
             with os.scandir(self.root) as entries:
                 for entry in entries:
                     step = step_in_name(entry.name, self.habits.pattern)
-                    if step is not None and is_folder(entry):
+                    if step is not None and is_folder(entry) and self._is_text(entry.name):
                         found.append((step, self.root / entry.name))
         except OSError:  # not there yet, or not any more: it may come (back)
             return []
         return sorted(found)
+
+    def _is_text(self, name: str) -> bool:
+        """Say whether a name can be recorded; say once of one that cannot."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            if name not in self._nameless:
+                self._nameless.add(name)
+                logger.warning("%r is passed over: its name is not UTF-8.", name)
+            return False
+        return True
 
     def _lose(self, name: str) -> Found:
         """Report a folder that was seen and is gone."""
@@ -146,6 +163,10 @@ class Watcher:
         state = folder.state
         if self.reported.get(name) == state:
             self._witnesses[name] = self._choose_witness(folder)
+            self._listings[name] = folder.files
+            return None
+        if self._is_remnant(folder):
+            self._sightings.pop(name, None)
             return None
         now = self.clock.monotonic()
         sighting = self._sightings.get(name)
@@ -174,17 +195,22 @@ class Watcher:
             self.waiting[name] = f"It cannot be pinned now: {error.strerror}."
             return None
 
+    def _is_remnant(self, folder: Folder) -> bool:
+        """Say whether this is what is left of a reported folder: nothing new, something gone."""
+        before = self._listings.get(folder.path.name, {})
+        return len(folder.files) < len(before) and folder.files.items() <= before.items()
+
     def _postpone(
         self, folder: Folder, checkpoint: Checkpoint, reason: str, quiet: float, *, give_up: bool
     ) -> Found | None:
         """Wait for the rest of a folder; report it as broken when nobody writes it any more."""
         self.waiting[checkpoint.name] = reason
-        is_finished = has_sentinel(folder, self.habits.sentinel)
-        patience = self.habits.settle_seconds * (1 if is_finished else STALE_FACTOR)
+        finished = is_finished(folder, self.habits.sentinel)
+        patience = self.habits.settle_seconds * (1 if finished else STALE_FACTOR)
         if quiet < patience and not give_up:
             return None
         # What its trainer finished and is damaged failed; what nobody finished is broken.
-        fate = State.FAILED if is_finished else State.BROKEN
+        fate = State.FAILED if finished else State.BROKEN
         return self._report(
             Found(checkpoint=checkpoint, folder_state=folder.state, fate=fate, reason=reason),
             folder,
@@ -222,6 +248,7 @@ class Watcher:
         self._sightings.pop(name, None)
         self.waiting.pop(name, None)
         self._witnesses[name] = self._choose_witness(folder)
+        self._listings[name] = folder.files
         return found
 
     def _choose_witness(self, folder: Folder) -> Witness:

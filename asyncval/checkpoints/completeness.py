@@ -73,10 +73,15 @@ def inventory_of(names: Sequence[str]) -> frozenset[str]:
     return frozenset(SHARD.sub("-*-of-*", name) for name in names)
 
 
-def has_sentinel(folder: Folder, sentinel_name: str) -> bool:
-    """Say whether the trainer's last file is there, and whole as far as we know its form."""
-    if sentinel_name not in folder or sentinel_name != SENTINEL:
-        return sentinel_name in folder
+def is_finished(folder: Folder, sentinel_name: str) -> bool:
+    """Say whether the trainer wrote its last file, whole, and nothing after it."""
+    sentinel = folder.files.get(sentinel_name)
+    if sentinel is None or UNFINISHED in folder:
+        return False
+    if any(stat.mtime_ns > sentinel.mtime_ns for stat in folder.files.values()):
+        return False  # it is being written over
+    if sentinel_name != SENTINEL:
+        return True
     try:
         return isinstance(folder.read_json(SENTINEL), dict)
     except CheckpointIncomplete:

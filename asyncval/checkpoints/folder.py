@@ -1,5 +1,6 @@
 """A folder as one listing saw it, and the identity of what is in it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -82,7 +83,7 @@ class Folder:
 def _list_into(
     files: dict[str, FileStat], folders: dict[str, int], path: Path, *, prefix: str, depth: int
 ) -> None:
-    folders[prefix] = path.stat().st_mtime_ns
+    folders[prefix] = before = path.stat().st_mtime_ns
     with os.scandir(path) as entries:
         for entry in entries:
             name = prefix + entry.name
@@ -93,6 +94,8 @@ def _list_into(
             with suppress(FileNotFoundError):  # a link to nothing, or gone in this moment
                 stat = entry.stat()
                 files[name] = FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if path.stat().st_mtime_ns != before:  # or a file that just went would not be missed
+        raise FileNotFoundError(errno.ENOENT, "entries came or went", str(path))
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -29,6 +29,7 @@ def check_options(config: ValidationConfig) -> None:
         "--per_device_eval_batch_size": config.per_device_eval_batch_size,
         "--retrieve_batch_size": config.retrieve_batch_size,
         "--max_num_valid": getattr(config, "max_num_valid", None),
+        "--patience": getattr(config, "patience", None),
     }
     for flag, value in positive.items():
         if value is not None and value < 1:

@@ -20,7 +20,7 @@ from asyncval.commands.preparation import (
 )
 from asyncval.config import WatchConfig
 from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
-from asyncval.core.errors import InvalidOption
+from asyncval.core.errors import InvalidOption, OutputUnavailable
 from asyncval.core.ports import Clock, Reporter
 from asyncval.core.records import plan_digest
 from asyncval.core.types import ANCHOR, MAIN
@@ -33,6 +33,7 @@ from asyncval.ledger.sqlite import Ledger
 from asyncval.lookup import look_up
 from asyncval.options import as_yaml
 from asyncval.reporters import REPORTERS
+from asyncval.reporters.stop import StopReporter
 from asyncval.reporting import Reporting
 from asyncval.subsets.fidelity import with_agreement
 from asyncval.ui import LiveScreen, PlainScreen, set_up_logging
@@ -57,7 +58,7 @@ def watch(config: WatchConfig) -> int:
     executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
     try:
         collection = read_collection(config, output_dir=config.output_dir)
-        (config.output_dir / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+        _save(config)
         setups = {MAIN: worker_setup(config, collection, output_dir=config.output_dir)}
         if config.anchor_every is not None:
             setups[ANCHOR] = _anchor_setup(config)
@@ -116,6 +117,16 @@ def _daemon(
     )
 
 
+def _save(config: WatchConfig) -> None:
+    path = config.output_dir / "config.yaml"
+    try:
+        path.write_text(as_yaml(config), encoding="utf-8")
+    except OSError as error:
+        raise OutputUnavailable(
+            f"--output_dir: {str(path)!r} cannot be written: {error.strerror}."
+        ) from error
+
+
 def _anchor_setup(config: WatchConfig) -> WorkerSetup:
     """Return how anchors are validated: as the others, on another corpus, in their own folder."""
     if not config.anchor_candidate_dir:
@@ -155,12 +166,19 @@ def _lane(
             {
                 each: _reporter(each, folder, logging_dir, run_name)
                 for each in _reporter_names(config.report_to)
-            },
+            }
+            | _stop_reporter(config, folder, name),
             plan=plan,
             derive=lambda rows: with_agreement(rows, main.validations()) if main else rows,
         ),
         every=1 if main is None else config.anchor_every or 1,
     )
+
+
+def _stop_reporter(config: WatchConfig, folder: Path, lane: str) -> dict[str, Reporter]:
+    if config.patience is None or lane != MAIN:
+        return {}
+    return {"stop": StopReporter(output_dir=folder, patience=config.patience)}
 
 
 def _reporter_names(names: Sequence[str]) -> list[str]:

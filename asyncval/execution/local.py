@@ -23,6 +23,10 @@ from asyncval.execution.messages import WorkerSetup, job_to_json, setups_to_json
 
 logger = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
+RESTART_SECONDS = (0.0, 1.0, 10.0, 60.0)
+"""How long a device waits for its next process, by how many in a row never got ready."""
+MAX_STARTS = 3
+"""How often a process is started that somebody kills before it is ready."""
 AUTO = "auto"
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -74,6 +78,9 @@ class LocalExecutor:
         self._setups: Mapping[str, WorkerSetup] = {}
         self._processes = {device: self._spawn(device) for device in devices}
         self._starting: set[str] = set()
+        self._stopped: set[str] = set()
+        self._due: dict[str, float] = {}
+        self._num_failures = dict.fromkeys(devices, 0)
         self._busy: dict[str, Job] = {}
         self._labels: dict[str, str] = {}
 
@@ -91,6 +98,18 @@ class LocalExecutor:
         return answers[0]
 
     def _greet(self, device: str) -> dict[str, Any]:
+        """Tell a process what to do; one that was killed meanwhile is started again."""
+        for _ in range(MAX_STARTS - 1):
+            try:
+                return self._greet_once(device)
+            except WorkerStopped as error:
+                if self._processes[device].wait() >= 0:  # it ended by itself, and would again
+                    raise
+                logger.warning("%s It is started again.", error)
+                self._processes[device] = self._spawn(device)
+        return self._greet_once(device)
+
+    def _greet_once(self, device: str) -> dict[str, Any]:
         process = self._processes[device]
         assert process.stdin is not None
         assert process.stdout is not None
@@ -119,7 +138,8 @@ class LocalExecutor:
     @property
     def idle(self) -> list[str]:
         """The devices that wait for a job."""
-        return [d for d in self._processes if d not in self._busy and d not in self._starting]
+        away = self._busy.keys() | self._starting | self._stopped
+        return [device for device in self._processes if device not in away]
 
     @property
     def running(self) -> Mapping[str, Job]:
@@ -143,15 +163,27 @@ class LocalExecutor:
     def take_note(self, message: Message) -> Job | None:
         """Update what is running after a message; return the job that it ends, if any.
 
-        A process that stopped is started again.
+        `revive` starts a process that stopped again.
         """
         if message.kind == "ready":
             self._starting.discard(message.device)
+            self._num_failures[message.device] = 0
         if message.kind not in ("done", "failed", "stopped"):
             return None
         if message.kind == "stopped":
-            self._restart(message.device)
+            self._num_failures[message.device] += message.device in self._starting
+            self._starting.discard(message.device)
+            self._stopped.add(message.device)
         return self._busy.pop(message.device, None)
+
+    def revive(self, now: float) -> None:
+        """Start what stopped again, after a while where that did not help; `now` is monotonic."""
+        for device in sorted(self._stopped):
+            number = min(self._num_failures[device], len(RESTART_SECONDS) - 1)
+            if now >= self._due.setdefault(device, now + RESTART_SECONDS[number]):
+                del self._due[device]
+                self._stopped.discard(device)
+                self._restart(device)
 
     def kill(self, device: str) -> None:
         """End a process at once; a message says so, and another one is started."""
@@ -207,7 +239,10 @@ class LocalExecutor:
         process = self._processes[device]
         assert process.stdout is not None
         for line in process.stdout:
-            values = json.loads(line)
+            try:
+                values = json.loads(line)
+            except ValueError:  # it was killed in the middle of a word
+                continue
             self._post(Message(device, values.pop("kind"), values))
         how = _how_it_ended(process.wait())
         reason = f"The evaluation process ended unexpectedly ({how}).{self._last_words(device)}"

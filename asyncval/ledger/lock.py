@@ -35,9 +35,14 @@ class OutputLock:
                 f"--output_dir: {str(folder)!r} is in use by another asyncval (process {holder}). "
                 "Stop it first, or give another folder."
             ) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as error:
+            raise OutputUnavailable(
+                f"--output_dir: {str(folder)!r} cannot be written: {error.strerror}."
+            ) from error
 
     def release(self) -> None:
         """Let go of the folder."""

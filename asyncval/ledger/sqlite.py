@@ -28,7 +28,8 @@ SUPERSEDE = """
     UPDATE validations
     SET state = 'superseded', reason = 'The checkpoint was written again.', finished_at = :now
     WHERE plan = :plan AND path = :path AND fingerprint != :fingerprint
-    AND state IN ('queued', 'failed', 'lost', 'broken', 'blocked', 'skipped')
+    AND (state IN ('failed', 'lost', 'broken', 'blocked', 'skipped')
+         OR state = 'queued' AND :state = 'queued')
 """
 BY_STEP = " ORDER BY v.step IS NULL, v.step, v.id"
 
@@ -85,13 +86,20 @@ class Ledger:
     # Plans
 
     def use_plan(self, digest: str, description: Mapping[str, Any]) -> None:
-        """Note that this plan is the one that validations run under from now on."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO plans VALUES (?, ?, ?) "
-                "ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at",
-                (digest, json.dumps(description), self._clock.now()),
-            )
+        """Note that this plan is the one that validations run under from now on.
+
+        Raises:
+            OutputUnavailable: It cannot be written.
+        """
+        try:
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO plans VALUES (?, ?, ?) "
+                    "ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at",
+                    (digest, json.dumps(description), self._clock.now()),
+                )
+        except sqlite3.OperationalError as error:
+            raise OutputUnavailable(f"The ledger cannot be written: {error}.") from error
 
     def newest_plan(self) -> str | None:
         """Return the digest of the plan that was used last, None if there was none."""
@@ -127,8 +135,9 @@ class Ledger:
     ) -> bool:
         """Queue a checkpoint unless the same content is known; say whether it was new.
 
-        What is open, or stayed without a result, under the same path with other content is
-        superseded. What was lost, broken, blocked or superseded before is queued again.
+        What stayed without a result under the same path with other content is superseded, and
+        what waits is, by content that is whole: what was kept of it is not lost with its folder.
+        What was lost, broken, blocked or superseded before is queued again.
 
         Args:
             checkpoint: What was found.
@@ -191,8 +200,9 @@ class Ledger:
     def folder_states(self, *, plan: str) -> dict[str, str]:
         """Return the last known state of every checkpoint folder, by its path."""
         rows = self._db.execute(
-            "SELECT path, folder_state FROM validations WHERE plan = ? AND state != ? ORDER BY id",
-            (plan, State.SUPERSEDED),
+            "SELECT path, folder_state FROM validations WHERE plan = ? AND state NOT IN (?, ?, ?) "
+            "ORDER BY id",
+            (plan, State.SUPERSEDED, State.BLOCKED, State.LOST),
         )
         return dict(rows.fetchall())
 
