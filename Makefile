@@ -4,7 +4,7 @@ PYTHON ?= python3
 DEMO_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint unit clean
+.PHONY: install demo test lint unit reliability chaos clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,12 @@ lint: install
 
 unit: install
 	$(BIN)/pytest
+
+reliability: install  ## The requirements R1 to R31, on real files and processes.
+	$(BIN)/pytest -m reliability tests/reliability
+
+chaos: install  ## 25 schedules of kills, rewrites, rotations and full disks.
+	CHAOS_SCHEDULES=25 $(BIN)/pytest -m chaos tests/chaos
 
 clean:
 	rm -rf $(VENV) demo

@@ -1,0 +1,200 @@
+"""What must hold after a schedule, whatever happened in it."""
+
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.chaos.runner import Generation, Outcome, workers_of
+from tests.reliability.saving import order
+
+WHOLE_SECONDS = 0.2
+"""How long a checkpoint must be whole, while a daemon scans, to be promised a validation."""
+ORPHAN_SECONDS = 3.0
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a schedule came to."""
+
+    seed: int
+    counts: Mapping[str, int]
+    violations: tuple[str, ...]
+    seconds: float = 0.0
+
+
+def examine_outcome(outcome: Outcome) -> Report:
+    """Check everything and count what there was."""
+    rows = read_rows(outcome.output)
+    promised = [each for each in outcome.generations if is_promised(each, outcome)]
+    violations = [
+        *_end(outcome),
+        *_promises(outcome, promised, rows),
+        *_numbers(outcome, rows),
+        *_reasons(outcome, rows),
+        *_exports(outcome, shown(rows)),
+        *_leftovers(outcome),
+    ]
+    states = Counter(str(row["state"]) for row in rows)
+    counts = {
+        "checkpoints saved": sum(each.whole_at is not None for each in outcome.generations),
+        "checkpoints left torn": sum(each.whole_at is None for each in outcome.generations),
+        "whole for long enough": len(promised),
+        **{f"rows {state}": number for state, number in sorted(states.items())},
+        "kills of the daemon": len(outcome.lives) - 1,
+        "kills of a worker": outcome.num_worker_kills,
+        "torn exports": outcome.num_torn_exports,
+        "recreated roots": outcome.schedule.count("recreate root"),
+        "full disks": outcome.schedule.count("fill disk"),
+    }
+    return Report(seed=outcome.schedule.seed, counts=counts, violations=tuple(violations))
+
+
+def read_rows(output: Path) -> list[Row]:
+    """Return everything that the ledger has, in the order in which it was found."""
+    database = sqlite3.connect(output / "ledger.sqlite")
+    database.row_factory = sqlite3.Row
+    try:
+        rows = database.execute(
+            "SELECT v.*, r.metrics FROM validations v "
+            "LEFT JOIN results r ON r.validation = v.id ORDER BY v.id"
+        ).fetchall()
+    finally:
+        database.close()
+    return [dict(row) for row in rows]
+
+
+def is_promised(generation: Generation, outcome: Outcome) -> bool:
+    """Say whether a daemon scanned for long enough while a checkpoint was whole."""
+    if generation.whole_at is None:
+        return False
+    for life in outcome.lives:
+        if life.scans_from is None:
+            continue
+        end = min(life.until or float("inf"), generation.ended_at or float("inf"))
+        if end - max(life.scans_from, generation.whole_at) >= WHOLE_SECONDS:
+            return True
+    return False
+
+
+def shown(rows: list[Row]) -> list[Row]:
+    """Return the newest result of each checkpoint, ascending by step."""
+    newest = {row["path"]: row for row in rows if row["state"] == "done"}
+    return sorted(newest.values(), key=lambda row: row["step"])
+
+
+def _end(outcome: Outcome) -> Iterator[str]:
+    if outcome.exit_code not in (0, 4):
+        yield f"the last daemon ended with {outcome.exit_code}"
+    if "Traceback" in outcome.log and not outcome.schedule.count("fill disk"):
+        yield "there is a traceback in the log"
+
+
+def _promises(outcome: Outcome, promised: list[Generation], rows: list[Row]) -> Iterator[str]:
+    by_content = {(row["path"], row["fingerprint"]): row for row in rows}
+    for each in promised:
+        row = by_content.get((str(each.path), each.source.fingerprint))
+        if row is None:
+            yield f"{each.path.name} was whole for long enough and has no row"
+        elif row["state"] in ("queued", "running"):
+            yield f"{each.path.name} is still {row['state']}"
+        elif row["state"] != "done" and not _is_excused(each, row, outcome):
+            yield f"{each.path.name} is {row['state']}: {row['reason']}"
+
+
+def _is_excused(generation: Generation, row: Row, outcome: Outcome) -> bool:
+    """Say whether a whole checkpoint has a true reason to be without a result."""
+    if row["state"] == "superseded":
+        return any(
+            each.path == generation.path and each is not generation for each in outcome.generations
+        )
+    if row["state"] == "failed":
+        was_killed = "signal 9" in row["reason"] and outcome.num_worker_kills
+        was_full = "space" in row["reason"] and outcome.schedule.count("fill disk")
+        return bool(was_killed or was_full)
+    return False
+
+
+def _numbers(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
+    saved = {(str(each.path), each.source.fingerprint): each for each in outcome.generations}
+    for row in rows:
+        name = Path(row["path"]).name
+        if row["state"] != "done":
+            if row["metrics"] is not None:
+                yield f"{name} is {row['state']} and has numbers"
+            continue
+        generation = saved.get((row["path"], row["fingerprint"]))
+        if generation is None:
+            yield f"{name} was validated with content that nobody saved"
+            continue
+        source = generation.source
+        expected = source.light if outcome.evaluator == "light" else source.real
+        if json.loads(row["metrics"]) != expected:
+            yield f"{name} has {row['metrics']}, undisturbed {dict(expected)}"
+
+
+def _reasons(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        state, name = row["state"], Path(row["path"]).name
+        if state == "done":
+            continue
+        of_path = [each for each in outcome.generations if str(each.path) == row["path"]]
+        torn = any(each.whole_at is None for each in of_path)
+        brief = any(not is_promised(each, outcome) and each.ended_at for each in of_path)
+        is_true = {
+            "lost": torn or brief,
+            "broken": torn,
+            "superseded": len(of_path) > 1,
+            "failed": torn or any(_is_excused(each, row, outcome) for each in of_path),
+        }
+        if not is_true.get(state, False) or not row["reason"]:
+            yield f"{name} is {state} without a true reason: {row['reason']}"
+
+
+def _exports(outcome: Outcome, results: list[Row]) -> Iterator[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lines = (outcome.output / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    exported = [json.loads(line) for line in lines]
+    wanted = [(row["path"], row["fingerprint"], json.loads(row["metrics"])) for row in results]
+    if [(each["path"], each["fingerprint"], each["metrics"]) for each in exported] != wanted:
+        yield f"results.jsonl has the steps {[each['step'] for each in exported]}"
+    events = EventAccumulator(str(outcome.output / "tensorboard" / "asyncval"))
+    events.Reload()
+    for measure in ("RR@10", "nDCG@10"):
+        tag = f"eval/{measure}"
+        points = events.Scalars(tag) if tag in events.Tags()["scalars"] else []
+        expected = [
+            (row["step"], np.float32(json.loads(row["metrics"])[measure])) for row in results
+        ]
+        if [(point.step, np.float32(point.value)) for point in points] != expected:
+            yield f"TensorBoard has {tag} at {[point.step for point in points]}"
+
+
+def _leftovers(outcome: Outcome) -> Iterator[str]:
+    for path in (*outcome.output.rglob("*"), *outcome.folder.glob(".*")):
+        is_pin = path.parent.name == "pins" or "pins" in path.name
+        if "partial" in path.name or path.name.startswith(".tmp") or is_pin:
+            yield f"{path.relative_to(outcome.folder)} was left behind"
+    kind = outcome.schedule.kind
+    ours = {*order(outcome.pool.sources[kind][0].path), ".tmpAbCdEf"}
+    for path in outcome.root.rglob("*"):
+        name = path.relative_to(outcome.root).as_posix().partition("/")[2]
+        if path.is_file() and name not in ours:
+            yield f"{path.relative_to(outcome.folder)} was put into the watched folder"
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    pids = [life.pid for life in outcome.lives]
+    while time.monotonic() < deadline and any(map(workers_of, pids)):
+        time.sleep(0.05)
+    for pid in pids:
+        for worker in workers_of(pid):
+            yield f"process {worker} of the daemon {pid} still runs"
+            os.kill(worker, 9)

@@ -1,0 +1,228 @@
+"""R11, R21, R23, R25: evaluations that go wrong, that would mislead, and that end."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_watch import is_running
+from tests.reliability.light_worker import metrics_of
+from tests.reliability.saving import SENTINEL, save
+from tests.reliability.test_watching import all_done, statuses, wait_until_it_scans
+
+# R11, with the worker that users have
+
+
+def test_r11_a_rewrite_in_place_voids_the_result(watch, pool, rows, results, tmp_path):
+    target = tmp_path / "training" / "checkpoint-1"
+    save(pool(1), target, step=1, aside=False)
+    daemon = watch("--pin", "hardlink", "--max_num_valid", "1")
+    daemon.wait_for("validating on cpu")
+    [worker] = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)  # in the middle of its work
+    inode = (target / "model.safetensors").stat().st_ino
+    save(pool(2), target, step=1, aside=False)
+    assert (target / "model.safetensors").stat().st_ino == inode
+    os.kill(worker, signal.SIGCONT)
+    assert daemon.exit_code() == 0, daemon.log
+    first, second = rows()
+    assert (first["state"], first["metrics"]) == ("superseded", None)
+    assert second["state"] == "done"
+    assert first["fingerprint"] != second["fingerprint"]
+    [row] = results()
+    assert row["fingerprint"] == second["fingerprint"]
+
+
+# R21
+
+
+def test_r21_an_evaluation_that_goes_wrong_is_bounded(watch_lightly, pool, rows, tmp_path):
+    """It hangs, exits, gets a SIGBUS, is killed for its memory, or runs out of it and says so."""
+    deeds = {1: "hang", 2: "exit", 3: "bus", 4: "kill", 5: "memory", 6: "", 7: "mute"}
+    for step in deeds:
+        save(pool(step), tmp_path / "training" / f"checkpoint-{step}", step=step)
+    daemon = watch_lightly(
+        "--until_step", "7", "--time_limit", "1", LIGHT_DEEDS=json.dumps(deeds), LIGHT_SECONDS="0"
+    )
+    daemon.wait_for("checkpoint-6: RR@10")
+    after_first = statuses(rows())
+    assert after_first[4:6] == [(5, "done"), (6, "done")]
+    assert daemon.exit_code() == 4, daemon.log
+    ends = dict.fromkeys(deeds, "failed") | {5: "done", 6: "done"}
+    assert statuses(rows()) == list(ends.items())
+    reasons = [str(row["reason"]) for row in rows()]
+    assert "--time_limit 1 s" in reasons[0]
+    assert "exit code 1" in reasons[1]
+    assert f"signal {int(signal.SIGBUS)}" in reasons[2]
+    assert "signal 9" in reasons[3]
+    assert "exit code 1" in reasons[6]
+    assert [row["attempts"] for row in rows()][:4] == [3, 3, 3, 3]
+    for step in (2, 3, 4):
+        assert daemon.log.count(f"checkpoint-{step}: validating") == 3
+    assert not any(map(is_running, daemon.workers()))
+
+
+def test_r21_a_device_that_is_gone_for_a_while_is_said_and_tried_again(
+    watch_lightly, pool, rows, tmp_path
+):
+    gone = tmp_path / "gone"
+    daemon = watch_lightly("--until_step", "1", LIGHT_REFUSES=str(gone))
+    wait_until_it_scans(daemon)
+    gone.touch()
+    for worker in daemon.workers():
+        os.kill(worker, signal.SIGKILL)
+    save(pool(1), tmp_path / "training" / "checkpoint-1", step=1)
+    daemon.wait_for("The device is gone.", times=2)
+    began, said = time.monotonic(), daemon.log.count("The device is gone.")
+    time.sleep(2.5)
+    assert daemon.log.count("The device is gone.") - said <= 1, "it starts over and over"
+    assert daemon.process.poll() is None
+    gone.unlink()
+    assert daemon.exit_code() == 0, daemon.log
+    assert time.monotonic() - began < 20
+    assert statuses(rows()) == all_done([1])
+
+
+# R23
+
+
+def without_tokenizer(path):
+    (path / "tokenizer.json").unlink()
+
+
+def without_modules(path):
+    (path / "modules.json").unlink()
+
+
+def without_modules_and_their_config(path):
+    (path / "modules.json").unlink()
+    (path / "config_sentence_transformers.json").unlink()
+
+
+def without_a_layer(path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path / "model.safetensors")
+    kept = {name: each for name, each in tensors.items() if "layer.1." not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_dense(path):
+    shutil.rmtree(path / "2_Dense")
+
+
+def with_a_foreign_vocabulary(path):
+    place = path / "tokenizer.json"
+    tokenizer = json.loads(place.read_text())
+    words = tokenizer["model"]["vocab"]
+    special = {word: number for word, number in words.items() if word.startswith("[")}
+    others = {f"{number}" * 9: number for word, number in words.items() if word not in special}
+    tokenizer["model"]["vocab"] = special | others
+    place.write_text(json.dumps(tokenizer))
+
+
+def with_numbers_that_are_none(path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.bias"].fill_(torch.nan)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+
+HARMS = {
+    200: (without_tokenizer, "tokenizer"),
+    300: (without_modules, "modules.json is missing"),
+    400: (without_modules_and_their_config, "dimension"),
+    500: (without_a_layer, "tensors of the model are not in the checkpoint"),
+    600: (without_dense, "2_Dense/config.json is missing"),
+    700: (with_a_foreign_vocabulary, "unknown"),
+    800: (with_numbers_that_are_none, ""),
+}
+
+
+def test_r23_silent_misloads_are_errors(watch, pool, rows, tmp_path, monkeypatch):
+    """Of folders that have been quiet, without a sentinel; given by a relative path."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    training = tmp_path / "training"
+    save(pool(100, "sentence-transformers"), training / "checkpoint-100", step=100)
+    daemon = watch("--idle_timeout", "2", "--ckpts_dir", os.path.relpath(training))
+    daemon.wait_for("checkpoint-100: RR@10")
+    [worker] = daemon.workers()
+    environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    assert b"HF_HUB_OFFLINE=1" in environment
+    for step, (harm, _) in HARMS.items():
+        target = tmp_path / "aside" / f"checkpoint-{step}"
+        save(pool(100, "sentence-transformers"), target, step=step)
+        (target / SENTINEL).unlink()
+        harm(target)
+        target.rename(training / target.name)
+    assert daemon.exit_code() == 4, daemon.log
+    done, *others = rows()
+    assert done["state"] == "done"
+    assert [row["step"] for row in others] == list(HARMS)
+    for row in others:
+        _, reason = HARMS[int(str(row["step"]))]
+        assert row["metrics"] is None, row
+        assert row["state"] in ("failed", "broken"), row
+        assert row["reason"], row
+        assert reason in str(row["reason"]), row
+        assert Path(str(row["path"])).is_absolute()
+    runs = (tmp_path / "validation" / "runs").iterdir()
+    assert [path.name for path in runs] == ["checkpoint-100.trec"]
+
+
+# R25
+
+
+def test_r25_it_ends_cleanly_when_it_is_told_to(watch_lightly, pool, rows, tmp_path):
+    """The trainer removes all but the best at its end: the last one is validated nevertheless."""
+    root = tmp_path / "training"
+    root.mkdir()
+    done_file = tmp_path / "done"
+    slowly = {"LIGHT_SECONDS": "0.3"}
+    daemons = {
+        "step": watch_lightly("--until_step", "6", output="step", **slowly),
+        "idle": watch_lightly("--idle_timeout", "3", output="idle", **slowly),
+        "file": watch_lightly("--done_file", str(done_file), output="file", **slowly),
+    }
+    for daemon in daemons.values():
+        wait_until_it_scans(daemon)
+    for step in range(1, 7):
+        save(pool(step), root / f"checkpoint-{step}", step=step)
+        time.sleep(0.2)
+    for step in (1, 3, 4, 5, 6):  # 2 was the best
+        shutil.rmtree(root / f"checkpoint-{step}")
+    done_file.touch()
+    for output, daemon in daemons.items():
+        assert daemon.exit_code() == 0, daemon.log
+        assert "Ending, as --" in daemon.log
+        assert statuses(rows(output)) == all_done(range(1, 7)), output
+        assert not (tmp_path / output / "pins").exists()
+
+
+@pytest.mark.parametrize("seconds", ["1", "60"], ids=["it may finish", "it goes back"])
+def test_r25_sigterm_ends_it_after_what_runs(watch_lightly, pool, rows, tmp_path, seconds):
+    for step in (1, 2, 3):
+        save(pool(step), tmp_path / "training" / f"checkpoint-{step}", step=step)
+    daemon = watch_lightly(LIGHT_SECONDS=seconds)
+    daemon.wait_for("checkpoint-1: validating")
+    [worker] = daemon.workers()
+    daemon.process.send_signal(signal.SIGTERM)
+    if seconds == "60":
+        daemon.wait_for("Stopping.")
+        daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.exit_code() == 128 + signal.SIGTERM, daemon.log
+    assert not is_running(worker)
+    first = "done" if seconds == "1" else "queued"
+    assert statuses(rows()) == [(1, first), (2, "queued"), (3, "queued")]
+    again = watch_lightly("--until_step", "3")
+    assert again.exit_code() == 0, again.log
+    assert statuses(rows()) == all_done([1, 2, 3])
+    for row in rows():
+        assert json.loads(str(row["metrics"])) == metrics_of(str(row["fingerprint"]))

@@ -1,0 +1,353 @@
+"""R8-R12, R26: checkpoints are kept readable, and nothing but what was kept is evaluated."""
+
+import errno
+import os
+import random
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from asyncval.checkpoints.folder import Folder, fingerprint
+from asyncval.checkpoints.pins import PinStore
+from asyncval.clock import SystemClock
+from asyncval.core.errors import InvalidOption
+from asyncval.watcher import Habits, Watcher, known_states
+from tests.reliability.light_worker import metrics_of
+from tests.reliability.saving import SENTINEL, save
+
+NOT_NEEDED = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "training_args*", "global_step*")
+
+
+def model_files(path):
+    """The files that the evaluation of a plain checkpoint needs."""
+    names = [each.name for each in path.iterdir()]
+    return sorted(name for name in names if "token" in name or name in NEEDED)
+
+
+NEEDED = ("config.json", "model.safetensors")
+
+
+# R8
+
+
+def hunt(source: Path, place: Path, *, seed: int, known: bool) -> list[list[str]]:
+    """Let a watcher meet a checkpoint that is being deleted; return what each pin has."""
+    draw = random.Random(seed)
+    root = place / "training"
+    watcher = Watcher(
+        root=root,
+        habits=Habits(settle_seconds=0.3),
+        pins=PinStore(place / "pins", method="hardlink"),
+        clock=SystemClock(),
+    )
+    if known:  # the watcher has seen another one of the run
+        save(source, root / "checkpoint-1", step=1)
+        assert len(list(watcher.scan())) == 1
+    save(source, root / "checkpoint-2", step=2)
+    names = [path for path in (root / "checkpoint-2").iterdir()]
+    draw.shuffle(names)
+    gaps = [draw.uniform(0, 0.01) for _ in names]
+    time.sleep(0.02)  # a deletion in the same tick as the last write cannot be told from it
+
+    def unlink_all() -> None:
+        for path, gap in zip(names, gaps, strict=True):
+            path.unlink()
+            time.sleep(gap)
+        (root / "checkpoint-2").rmdir()
+
+    deleter = threading.Thread(target=unlink_all)
+    deleter.start()
+    time.sleep(draw.uniform(0, 0.03))
+    pinned = []
+    while deleter.is_alive():
+        pinned += [found.checkpoint.pin for found in watcher.scan()]
+    deleter.join()
+    pinned += [found.checkpoint.pin for found in watcher.scan()]
+    return [model_files(pin) for pin in pinned if pin is not None]
+
+
+def test_r08_a_pin_is_complete_or_absent(pool, tmp_path):
+    source = pool(1)
+    whole = model_files(source)
+    assert len(whole) == 4
+    with ThreadPoolExecutor(8) as threads:
+        hunts = [
+            threads.submit(hunt, source, tmp_path / str(i), seed=i, known=bool(i % 2))
+            for i in range(200)
+        ]
+    pins = [pin for each in hunts for pin in each.result()]
+    assert [pin for pin in pins if pin != whole] == []
+    assert not list(tmp_path.glob("*/pins/*.partial"))
+
+
+def test_r08_a_deletion_that_begins_while_the_folder_is_listed_is_noticed(
+    put, station, monkeypatch
+):
+    """A file that is not always there, as the tokenizer, goes between two looks at the folder."""
+    path = put(1)
+    time.sleep(0.02)
+    real = os.scandir
+
+    def scandir(place):
+        if place == path:
+            (path / "tokenizer.json").unlink(missing_ok=True)
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    here = station()
+    here.work()
+    assert here.states() == []
+
+
+# R9
+
+
+def test_r09_the_watched_tree_is_not_touched_and_rotation_keeps_its_order(put, station, tmp_path):
+    for step in (100, 200, 300):
+        put(step)
+        time.sleep(0.02)
+    root = tmp_path / "training"
+    for place, step in enumerate((100, 200, 300)):  # rotation goes by these times
+        os.utime(root / f"checkpoint-{step}", (place * 10.0, place * 10.0))
+
+    def state() -> list[tuple[str, int, int, int]]:
+        paths = [root, *sorted(root.rglob("*"))]
+        stats = [(path, path.stat()) for path in paths]
+        return [(str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p, s in stats]
+
+    before = state()
+    here = station(pin="hardlink")
+    here.run_until_done()
+    assert [each for _, each in here.states()] == ["done"] * 3
+    assert state() == before
+    from transformers.trainer_utils import rotate_checkpoints
+
+    rotate_checkpoints(str(root), save_total_limit=2, use_mtime=True)
+    assert sorted(path.name for path in root.iterdir()) == ["checkpoint-200", "checkpoint-300"]
+
+
+# R10
+
+
+def refusing(number):
+    def link(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    return link
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_r10_where_linking_does_not_work_files_are_copied(put, station, monkeypatch, number):
+    path = put(1)
+    monkeypatch.setattr(os, "link", refusing(number))
+    read = []
+
+    def evaluate(job):
+        read.append((job.checkpoint.location, inodes(job.checkpoint.location)))
+        return {"RR@10": 0.5}
+
+    here = station(evaluate=evaluate)
+    here.work()
+    [(location, pinned)] = read
+    assert location != path
+    assert location.is_relative_to(here.pins.root)
+    assert not pinned & inodes(path)
+    assert here.states() == [("checkpoint-1", "done")]
+
+
+def inodes(path):
+    return {each.stat().st_ino for each in path.iterdir()}
+
+
+def test_r10_pins_on_another_file_system_are_copies(put, station):
+    shared_memory = Path("/dev/shm")
+    path = put(1)
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    pins = shared_memory / f"asyncval-test-{os.getpid()}"
+    try:
+        here = station(pins=pins)
+        here.look()
+        [row] = here.rows()
+        pin = row.checkpoint.pin
+        assert pin is not None
+        assert pin.is_relative_to(pins)
+        assert fingerprint(pin, model_files(pin)) == row.checkpoint.fingerprint
+        shutil.rmtree(path)
+        here.work()
+        assert here.states() == [("checkpoint-1", "done")]
+        assert not any(pins.iterdir())
+        again = station(pins=pins, pin="hardlink")
+        put(2)
+        with pytest.raises(InvalidOption, match="--pin hardlink does not work between"):
+            again.look()
+        assert again.executor.served == []
+    finally:
+        shutil.rmtree(pins, ignore_errors=True)
+
+
+# R11: also with real processes, in test_evaluation.py
+
+
+@pytest.mark.parametrize("pin", ["hardlink", "none"])
+def test_r11_what_was_rewritten_in_place_while_it_was_evaluated_is_void(put, pool, station, pin):
+    path = put(1)
+    other = (pool(2) / "model.safetensors").read_bytes()
+    here = station(pin=pin, settle=0.0)
+    evaluate = here.executor.evaluate
+
+    def rewrite_meanwhile(job):
+        metrics = evaluate(job)
+        if len(here.executor.served) == 1:
+            time.sleep(0.02)
+            (path / "model.safetensors").write_bytes(other)
+            (path / SENTINEL).write_text('{"global_step": 1}')
+        return metrics
+
+    here.executor.evaluate = rewrite_meanwhile
+    here.work()
+    assert [state for _, state in here.states()] == ["superseded", "done"]
+    first, second = here.rows()
+    assert first.result is None
+    assert "rewritten" in first.reason
+    if pin == "hardlink":  # without a pin the folder holds more than the model
+        assert second.result.metrics == metrics_of(second.checkpoint.fingerprint)
+
+
+@pytest.mark.parametrize("pin", ["auto", "hardlink", "copy"])
+def test_r11_what_was_rewritten_in_place_while_it_waited_is_void_or_was_kept(
+    put, pool, station, pin
+):
+    path = put(1)
+    here = station(pin=pin, settle=0.0)
+    here.look()
+    [queued] = here.rows()
+    time.sleep(0.02)
+    with (path / "model.safetensors").open("r+b") as file:
+        file.write((pool(2) / "model.safetensors").read_bytes())
+    here.work()  # a half-way state: its sentinel is older
+    (path / SENTINEL).write_text('{"global_step": 1}')
+    here.work()
+    for each in here.rows():
+        if each.result is not None:
+            assert each.result.metrics == metrics_of(each.checkpoint.fingerprint)
+    assert here.states()[-1] == ("checkpoint-1", "done")
+    if pin == "copy":
+        assert here.rows()[0].checkpoint.fingerprint == queued.checkpoint.fingerprint
+
+
+# R12
+
+
+def test_r12_the_same_bytes_are_validated_once_and_new_bytes_again(pool, station):
+    """The last step is saved twice, some milliseconds apart, without a `trainer_state.json`."""
+    here = station()
+    target = here.root / "500"
+    for _ in range(2):
+        save(pool(1, "sentence-transformers"), target, step=500)
+        (target / SENTINEL).unlink()
+        here.work()
+        time.sleep(0.005)
+    for _ in range(3):
+        here.clock.time += 5
+        here.work()
+    assert here.states() == [("500", "done")]
+    for _ in range(2):  # identical bytes, much later
+        save(pool(1, "sentence-transformers"), target, step=500)
+        (target / SENTINEL).unlink()
+        for _ in range(3):
+            here.work()
+            here.clock.time += 5
+    assert here.states() == [("500", "done")]
+    assert len(here.executor.served) == 1
+    save(pool(2, "sentence-transformers"), target, step=500)
+    (target / SENTINEL).unlink()
+    for _ in range(3):
+        here.work()
+        here.clock.time += 5
+    assert here.states() == [("500", "done")] * 2
+    assert len({each.checkpoint.fingerprint for each in here.rows()}) == 2
+    assert len(here.executor.served) == 2
+    assert not any(here.pins.root.iterdir())
+
+
+# R6 and R7, where the moment matters; with real processes in test_watching.py
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_r06_a_deletion_that_is_seen_half_way_takes_nothing_from_the_queue(put, station, restarted):
+    path = put(1)
+    here = station()
+    here.look()
+    assert here.states() == [("checkpoint-1", "queued")]
+    if restarted:
+        here = station()
+        states = here.ledger.folder_states(plan="plan")
+        here.watcher.reported.update(known_states(states, here.root))
+    files = sorted(path.iterdir())
+    for each in files[: len(files) // 2]:
+        each.unlink()
+    here.look()
+    for each in files[len(files) // 2 :]:
+        each.unlink()
+    here.look()
+    path.rmdir()
+    here.look()
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+
+
+def test_r06_remains_of_a_deleted_checkpoint_are_not_called_broken(put, station):
+    """As a file system of the network leaves, where somebody reads what is deleted."""
+    path = put(1)
+    here = station()
+    here.work()
+    for each in path.iterdir():
+        if each.name != "optimizer.pt":
+            each.unlink()
+    for _ in range(20):
+        here.work()
+        here.clock.time += 100
+    assert here.states() == [("checkpoint-1", "done")]
+
+
+# R26
+
+
+def test_r26_pins_hold_the_model_alone_and_are_bounded(put, station):
+    for step in (1, 2, 3, 4):
+        path = put(step)
+        for name in ("scaler.pt", "rng_state_0.pth", "optimizer.bin"):
+            (path / name).write_bytes(b"x" * 100_000)
+        (path / "global_step7").mkdir()
+        (path / "global_step7" / "bf16_zero_pp_rank_0_optim_states.pt").write_bytes(b"x" * 100_000)
+        (path / SENTINEL).write_text(f'{{"global_step": {step}}}')
+    size = sum((path / name).stat().st_size for name in model_files(path))
+    here = station(max_pinned_bytes=int(2.5 * size))
+    here.executor.evaluate = lambda job: check_pin(job, here) or {"RR@10": job.checkpoint.step / 10}
+    most = 0
+
+    def check_pin(job, here):
+        nonlocal most
+        pins = list(here.pins.root.iterdir())
+        most = max(most, sum(f.stat().st_size for f in here.pins.root.rglob("*") if f.is_file()))
+        assert job.checkpoint.pin in pins
+        for pin in pins:
+            assert model_files(pin) == sorted(Folder.listing(pin).files)
+            assert not [each for pattern in NOT_NEEDED for each in pin.rglob(pattern)]
+
+    here.work()
+    states = here.states()
+    assert states == [
+        ("checkpoint-1", "skipped"),
+        ("checkpoint-2", "skipped"),
+        ("checkpoint-3", "done"),
+        ("checkpoint-4", "done"),
+    ]
+    assert 0 < most <= 2.5 * size
+    assert all("--max_pinned_bytes" in each.reason for each in here.rows()[:2])
+    assert not any(here.pins.root.iterdir())

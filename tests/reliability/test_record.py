@@ -1,0 +1,288 @@
+"""R13-R15, R20, R24, R31: what is recorded, is recorded once, and survives."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncval.core.types import Result
+from asyncval.ledger.sqlite import Ledger
+from tests.clocks import FakeClock
+from tests.e2e.test_watch import events, is_running
+from tests.reliability.conftest import LightDaemon
+from tests.reliability.light_worker import metrics_of
+from tests.reliability.saving import save
+from tests.reliability.test_completeness import has_strace
+from tests.reliability.test_watching import all_done, statuses, wait_until_it_scans
+
+NUM_KILLS = 20
+ORPHAN_SECONDS = 2.0
+
+
+def leftovers(*folders):
+    """Files and folders that only a process at work may have."""
+    return [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if "partial" in path.name or path.name.startswith(".tmp") or path.parent.name == "pins"
+    ]
+
+
+# R13
+
+
+def test_r13_a_kill_at_any_moment_is_survived(watch_lightly, pool, rows, tmp_path):
+    """20 kills of the daemon while 10 checkpoints come; each is recorded exactly once."""
+    draw = random.Random(13)
+    root = tmp_path / "training"
+    root.mkdir()
+    for step in range(1, 11):
+        pool(step)
+    saved = threading.Event()
+    workers: list[int] = []
+
+    def write() -> None:
+        for step in range(1, 11):
+            save(pool(step), root / f"checkpoint-{step}", step=step, pause=0.005)
+            saved.wait(0.7)
+        saved.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for kill in range(NUM_KILLS):
+            daemon = watch_lightly(LIGHT_SECONDS="0.05")
+            if kill % 2:
+                wait_until_it_scans(daemon)
+                time.sleep(draw.uniform(0, 0.4))
+            else:
+                time.sleep(draw.uniform(0, 0.9))
+            workers += daemon.workers()
+            daemon.end(signal.SIGKILL)
+    finally:
+        saved.set()
+        writer.join()
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert workers
+    assert not any(map(is_running, workers))
+    for step in range(1, 11):  # those that the end of the wait cut short
+        save(pool(step), root / f"checkpoint-{step}", step=step)
+    daemon = watch_lightly("--until_step", "10")
+    assert daemon.exit_code() == 0, daemon.log
+    assert statuses(rows()) == all_done(range(1, 11))
+    for row in rows():
+        assert json.loads(str(row["metrics"])) == metrics_of(str(row["fingerprint"]))
+    for points in events(tmp_path / "validation" / "tensorboard" / "asyncval").values():
+        assert [step for step, _ in points] == list(range(1, 11))
+    assert leftovers(tmp_path / "validation", root) == []
+
+
+# R14
+
+
+def test_r14_the_ledger_waits_for_the_disk(tmp_path):
+    ledger = Ledger(tmp_path, clock=FakeClock())
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    ledger.close()
+    again = Ledger(tmp_path, clock=FakeClock(), must_exist=True)
+    assert again._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert again._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    again.close()
+
+
+@has_strace
+def test_r14_a_result_is_on_disk_before_it_is_announced(collection, put, tmp_path, monkeypatch):
+    """Between the end of the evaluation and its line in the log, the ledger's log is synced."""
+    put(1)
+    calls, stub = tmp_path / "calls", tmp_path / "traced-python"
+    stub.write_text(
+        "#!/bin/sh\nexec strace -f -y -s 300 -e trace=read,write,fsync,fdatasync "
+        f'-o {calls} {sys.executable} "$@"\n'
+    )
+    stub.chmod(0o755)
+    words = [
+        "watch", *collection.flags(),
+        "--ckpts_dir", str(tmp_path / "training"),
+        "--output_dir", str(tmp_path / "validation"),
+        "--cache_dir", str(tmp_path / "cache"),
+        "--devices", "cpu",
+        "--max_num_valid", "1",
+    ]  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(stub))
+        daemon = LightDaemon(words, tmp_path / "log", folder=tmp_path / "validation")
+    assert daemon.exit_code() == 0, daemon.log
+    text = calls.read_text(errors="replace")
+    heard = text.index('"{\\"kind\\": \\"done\\"')
+    told = text.index("checkpoint-1: RR@10")
+    assert heard < told
+    synced = re.findall(r"f(?:data)?sync\(\d+<([^>]*)>", text[heard:told])
+    assert any(path.endswith("ledger.sqlite-wal") for path in synced), synced
+
+
+# R15
+
+
+@pytest.mark.parametrize("torn", [7, 1, 10_000])
+def test_r15_a_torn_export_never_harms_the_next_record(put, station, torn):
+    for step in (1, 2):
+        put(step)
+    station().run_until_done()
+    here = station()
+    export = here.output / "results.jsonl"
+    whole = export.read_bytes()
+    assert [json.loads(line)["step"] for line in whole.splitlines()] == [1, 2]
+    export.write_bytes(whole[:-torn])
+    put(3)
+    here.run_until_done()
+    lines = export.read_bytes().splitlines(keepends=True)
+    assert b"".join(lines[:2]) == whole
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    export.write_bytes(b"".join(lines)[:-torn])
+    station().run_until_done()  # with nothing new
+    assert export.read_bytes() == b"".join(lines)
+
+
+# R20
+
+
+def test_r20_two_daemons_on_one_run_do_not_validate_twice(watch_lightly, pool, rows, tmp_path):
+    root = tmp_path / "training"
+    save(pool(1), root / "checkpoint-1", step=1)
+    first = watch_lightly(LIGHT_SURVIVES="1", LIGHT_DEEDS='{"1": "hang"}')
+    first.wait_for("checkpoint-1: validating")
+    second = watch_lightly()
+    assert second.exit_code() == 2
+    said = f"is in use by another asyncval (process {first.process.pid}). Stop it first"
+    assert said in " ".join(second.log.split())
+    assert "Traceback" not in second.log
+    assert rows()[0]["state"] == "running"
+    workers = first.workers()
+    first.end(signal.SIGKILL)
+    try:
+        assert workers
+        assert all(map(is_running, workers))  # this one does not die with its daemon
+        third = watch_lightly("--until_step", "1")
+        assert third.exit_code() == 0, third.log
+        assert statuses(rows()) == all_done([1])
+    finally:
+        for worker in workers:
+            subprocess.run(["kill", "-9", str(worker)], check=False)
+
+
+# R24
+
+
+def test_r24_tensorboard_has_each_step_once_whatever_the_order(put, station, tmp_path):
+    """100 and 300 are shown, 200 is recorded, and the daemon dies before it is shown."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    trainer = SummaryWriter(str(tmp_path / "tb"))
+    for step in (100, 200, 300):
+        trainer.add_scalar("train/loss", 1 / step, step)
+    trainer.close()
+
+    def of_the_trainer() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / "tb").glob("events.*")}
+
+    before = of_the_trainer()
+    here = station(clock=FakeClock())
+    for step in (100, 300):
+        put(step)
+        here.work()
+    put(200)
+    here.look()
+    job = here.ledger.claim(plan="plan")
+    here.ledger.finish(job.id, Result(metrics={"RR@10": 0.5, "nDCG@10": 0.5}, seconds={"total": 1}))
+    run = tmp_path / "tb" / "asyncval"
+    assert [step for step, _ in events(run)["eval/RR@10"]] == [100, 300]
+    again = station()  # nothing was closed: the file is as a kill leaves it
+    again.run_until_done()
+    shown = events(run)
+    results = {row.checkpoint.step: row.result for row in again.rows()}
+    assert shown
+    for tag, points in shown.items():
+        assert [step for step, _ in points] == [100, 200, 300], tag
+    for measure in ("RR@10", "nDCG@10"):
+        for step, value in shown[f"eval/{measure}"]:
+            assert value == pytest.approx(results[step].metrics[measure])
+    assert of_the_trainer() == before
+
+
+# R31
+
+
+def test_r31_feedback_to_the_trainer_is_whole_at_every_moment(put, station, tmp_path):
+    best = tmp_path / "validation" / "best.json"
+    stop, seen, errors = threading.Event(), set(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                seen.add(json.loads(best.read_bytes())["step"])
+            except FileNotFoundError:
+                continue
+            except (ValueError, KeyError) as error:
+                errors.append(repr(error))
+
+    values = {step: [0.1, 0.4, 0.3, 0.4, 0.9, 0.2][step % 6] + step / 1000 for step in range(1, 40)}
+    here = station()
+    here.executor.evaluate = lambda job: {"RR@10": values[job.checkpoint.step], "nDCG@10": 0.5}
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for step in values:
+            put(step, seed=1)
+            config = here.root / f"checkpoint-{step}" / "config.json"
+            config.write_text(config.read_text() + " " * step)
+            put_sentinel_last(here.root / f"checkpoint-{step}", step)
+            here.work()
+    finally:
+        stop.set()
+        reader.join()
+    assert errors == []
+    assert len(here.executor.served) == len(values)
+    shown = json.loads(best.read_text())
+    assert shown["step"] == max(values, key=lambda step: values[step])
+    assert shown["measure"] == "RR@10"
+    assert shown["value"] == values[shown["step"]]
+    assert seen
+    assert not best.is_relative_to(here.root)
+    assert [path.name for path in here.root.iterdir() if "checkpoint-" not in path.name] == []
+    assert leftovers(tmp_path / "validation") == []
+
+
+def put_sentinel_last(path: Path, step: int) -> None:
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+
+
+def test_r31_the_trainer_is_told_when_to_stop(watch_lightly, pool, rows, tmp_path):
+    """With `--patience 2` a file `stop` appears once two results in a row were no better."""
+    for step in range(1, 6):
+        pool(step)
+    root = tmp_path / "training"
+    root.mkdir()
+    daemon = watch_lightly("--until_step", "5", "--patience", "2")
+    wait_until_it_scans(daemon)
+    for step in range(1, 6):
+        save(pool(step), root / f"checkpoint-{step}", step=step)
+        daemon.wait_for(f"checkpoint-{step}: RR@10")
+    assert daemon.exit_code() == 0, daemon.log
+    values = [json.loads(str(row["metrics"]))["RR@10"] for row in rows()]
+    should_stop = any(
+        max(values[: end - 2]) >= max(values[end - 2 : end]) for end in range(3, len(values) + 1)
+    )
+    stop = tmp_path / "validation" / "stop"
+    assert stop.exists() == should_stop
+    assert not should_stop or json.loads(stop.read_text())["step"] in range(3, 6)
