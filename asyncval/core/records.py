@@ -7,6 +7,8 @@ from typing import Any
 
 from asyncval.core.types import State, Validation
 
+NEVER_WHOLE = (State.SUPERSEDED, State.LOST, State.BROKEN)
+
 
 def as_record(validation: Validation) -> dict[str, Any]:
     """Return a row as plain values.
@@ -33,10 +35,11 @@ def as_record(validation: Validation) -> dict[str, Any]:
 def current(validations: Iterable[Validation]) -> list[Validation]:
     """Return the newest row of every checkpoint folder, ascending by step.
 
-    A folder that was written again has a row for each content.
+    A folder that was written again has a row for each content. What never was a whole
+    checkpoint, as the rest of one that is being deleted, does not hide one that was.
     """
     newest: dict[str, Validation] = {}
-    for each in sorted(validations, key=lambda v: (v.state is not State.SUPERSEDED, v.id)):
+    for each in sorted(validations, key=lambda v: (v.state not in NEVER_WHOLE, v.id)):
         newest[str(each.checkpoint.path)] = each
     return sorted(
         newest.values(),
