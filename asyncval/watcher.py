@@ -95,7 +95,9 @@ class Watcher:
         candidates = self._candidates()
         present = {path.name for _, path in candidates}
         for name in sorted(self._sightings.keys() - present):
-            yield self._lose(name)
+            found = self._lose(name)
+            if found is not None:
+                yield found
         for name in self.reported.keys() - present:
             self._witnesses.pop(name, None)
             self._listings.pop(name, None)
@@ -134,11 +136,13 @@ class Watcher:
             return False
         return True
 
-    def _lose(self, name: str) -> Found:
+    def _lose(self, name: str) -> Found | None:
         """Report a folder that was seen and is gone."""
         state = str(self._sightings.pop(name).state)
         step = step_in_name(name, self.habits.pattern)
         why = self.waiting.pop(name, "")
+        if name in self.reported and name not in self._listings:
+            return None  # known from before our start, and on its way out when we came
         return Found(
             checkpoint=Checkpoint(
                 path=(self.root / name).absolute(), step=step, layout="", fingerprint=state
