@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncval.core.errors import CheckpointUnsupported
 from asyncval.core.measures import Measure
 from asyncval.core.ports import Clock, ProgressListener
 from asyncval.core.ranking import in_trec_order
@@ -25,7 +24,8 @@ from asyncval.retrieval.encode import Encoding, encode
 from asyncval.retrieval.sanity import check_passages
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
-from asyncval.retrieval.tokens import Recipe, TextIds, TokenCache, Tokenizer, TokenStore
+from asyncval.retrieval.texts import load_tokenizer, load_tokens
+from asyncval.retrieval.tokens import TextIds, TokenCache, Tokenizer, TokenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ class Validator:
         start = self._clock.monotonic()
         with phases.phase("load"):
             loaded = self._load(checkpoint)
-            tokenizer = self._tokenizer(checkpoint, loaded)
+            tokenizer = load_tokenizer(loaded, task.options, name=checkpoint.name)
         with phases.phase("tokenize") as advance:
             passages, shortened = self._tokens(
                 loaded,
@@ -193,17 +193,6 @@ class Validator:
             passage_embeddings=passage_vectors,
         )
 
-    def _tokenizer(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Tokenizer:
-        """Return the tokenizer that was asked for, else the checkpoint's, else its parent's."""
-        options = self._task.options
-        name = options.tokenizer or loaded.tokenizer_folder
-        if name is None:
-            raise CheckpointUnsupported(
-                f"There is no tokenizer in {checkpoint.name!r} or in the folder above it: give one "
-                "with --tokenizer_name_or_path."
-            )
-        return Tokenizer(str(name), trust_remote_code=options.trust_remote_code)
-
     def _tokens(
         self,
         loaded: LoadedCheckpoint,
@@ -214,24 +203,16 @@ class Validator:
         is_query: bool,
         advance: Callable[[int], None] = lambda done: None,
     ) -> tuple[TokenStore, tuple[str, ...]]:
-        options = self._task.options
-        wanted = options.q_max_len if is_query else options.p_max_len
-        length = min(wanted, loaded.max_length or wanted)
-        store = self._cache.get(
+        return load_tokens(
+            loaded,
+            tokenizer,
+            options=self._task.options,
+            cache=self._cache,
             content=digest,
             texts=texts,
-            tokenizer=tokenizer,
-            recipe=Recipe(
-                max_length=length,
-                prefix=loaded.query_prefix if is_query else loaded.passage_prefix,
-                lower_case=loaded.lower_case,
-            ),
+            is_query=is_query,
             on_progress=advance,
         )
-        flag = "--q_max_len" if is_query else "--p_max_len"
-        return store, (f"{flag} {wanted} became {length}: the model takes no more.",) if (
-            length < wanted
-        ) else ()
 
     def _search(
         self, queries: NDArray[np.float32], passages: NDArray[np.float32]
