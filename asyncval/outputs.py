@@ -1,6 +1,6 @@
 """What a validation leaves on disk: run files, values per query, embeddings if wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,13 @@ def write_outputs(
         if runs != "none":
             path = folder / "runs" / f"{stem}.{SUFFIX[runs]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_run(_run_lines(ranking, outcome), path, run_type=runs, tag=TAG)
+            lines = run_lines(
+                [query.id for query in ranking.query_set.queries],
+                ranking.scores,
+                ranking.positions,
+                passage_ids=outcome.passage_ids,
+            )
+            write_run(lines, path, run_type=runs, tag=TAG)
         _write_per_query(ranking, folder / "per_query" / f"{stem}.tsv")
         if embeddings:
             ids = [query.id for query in ranking.query_set.queries]
@@ -42,13 +48,24 @@ def write_outputs(
         _write_vectors(outcome.passage_embeddings, ids, folder / "embeddings", f"{name}.passages")
 
 
-def _run_lines(ranking: Ranking, outcome: Outcome) -> Iterator[tuple[str, str, int, str]]:
-    """Yield the lines of a run; a score is the shortest text that gives the same float32."""
-    for query, scores, positions in zip(
-        ranking.query_set.queries, ranking.scores, ranking.positions.tolist(), strict=True
-    ):
-        for rank, (score, position) in enumerate(zip(scores, positions, strict=True), start=1):
-            yield query.id, outcome.passage_ids[position], rank, str(score)
+def run_lines(
+    query_ids: Iterable[str],
+    scores: NDArray[np.float32],
+    positions: NDArray[np.int64],
+    *,
+    passage_ids: Sequence[str],
+) -> Iterator[tuple[str, str, int, str]]:
+    """Yield what `write_run` takes; a score is the shortest text that gives the same float32.
+
+    Args:
+        query_ids: [Q] ids.
+        scores: [Q, K] scores, best first.
+        positions: [Q, K] rows of `passage_ids`.
+        passage_ids: [P] ids.
+    """
+    for query_id, row, places in zip(query_ids, scores, positions.tolist(), strict=True):
+        for rank, (score, position) in enumerate(zip(row, places, strict=True), start=1):
+            yield query_id, passage_ids[position], rank, str(score)
 
 
 def _write_per_query(ranking: Ranking, path: Path) -> None:

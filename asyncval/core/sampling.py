@@ -51,10 +51,16 @@ class Rankings:
 
     def passages(self, first: int, last: int) -> Iterator[str]:
         """Yield the passages from one rank to another, both included, of all queries."""
-        for ids, ranks in self._hits.values():
-            start, end = np.searchsorted(ranks, (first, last + 1))
-            for passage_id in ids[start:end].tolist():
-                yield passage_id.decode()
+        for query_id in self._hits:
+            yield from self.of(query_id, first, last)
+
+    def of(self, query_id: str, first: int, last: int) -> list[str]:
+        """Return the passages from one rank to another, both included, of one query, best first."""
+        if query_id not in self._hits:
+            return []
+        ids, ranks = self._hits[query_id]
+        start, end = np.searchsorted(ranks, (first, last + 1))
+        return [passage_id.decode() for passage_id in ids[start:end].tolist()]
 
     def _add(self, query_id: str, lines: Sequence[Retrieved]) -> None:
         self._by_rank = lines[0].rank is not None

@@ -49,6 +49,10 @@ class TextIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return (each.decode() for each in self._encoded.tolist())
 
+    def take(self, rows: NDArray[np.int64]) -> "TextIds":
+        """Return the ids in these rows, in this order."""
+        return TextIds(self._encoded[rows])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStore:
@@ -66,6 +70,17 @@ class TokenStore:
     def lengths(self) -> NDArray[np.int64]:
         """The number of tokens of each text, [N]."""
         return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> "TokenStore":
+        """Return the texts in these rows, in this order, in memory."""
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        parts = [self.ids[start:end] for start, end in zip(starts, ends, strict=True)]
+        return TokenStore(
+            ids=np.concatenate([self.ids[:0], *parts]),
+            offsets=np.concatenate([np.zeros(1, dtype=np.int64), ends - starts]).cumsum(),
+            text_ids=self.text_ids.take(rows),
+            unknown_rate=self.unknown_rate,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "options": VALUES,
     **dict.fromkeys(SERVICES, EVERYTHING_BELOW),
     "commands": EVERYTHING_BELOW | {"commands", "config", "options"},
+    "api": EVERYTHING_BELOW | {"commands", "config"},
     "cli": {"core"},  # it imports the others by name, once it is known which command it is
     "__main__": {"cli"},
     "splitter": {"cli"},
@@ -94,11 +95,21 @@ def test_the_core_is_standard_library_numpy_and_scipy():
         assert not foreign, f"{path.name} imports {foreign}"
 
 
-def test_asyncval_and_the_trainer_never_import_each_other():
+def test_the_trainer_uses_the_public_interface_and_nothing_uses_the_trainer():
     for path in modules(ROOT):
         assert not any(name.split(".")[0] == "trainer" for name in imported(path)), path
     for path in modules(TRAINER):
-        assert not any(name.split(".")[0] == "asyncval" for name in imported(path)), path
+        inside = {name for name in imported(path) if name.split(".")[0] == "asyncval"}
+        assert all(name.startswith("asyncval.api.") for name in inside), (path, inside)
+
+
+def test_the_public_interface_has_what_it_promises_and_loads_nothing_heavy():
+    script = (
+        "import sys; from asyncval.api import *; import asyncval.api as api; "
+        "assert all(hasattr(api, name) for name in api.__all__); "
+        "assert not {'torch', 'transformers', 'faiss', 'ranx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 LIGHT = """

@@ -1,0 +1,166 @@
+"""What other programs may use of Asyncval; `trainer` uses nothing else.
+
+    encoder = TextEncoder(Path("out/checkpoint-500"), EncodingConfig(q_max_len=64))
+    queries = encoder.tokenize([Path("queries.jsonl")], is_query=True)
+    passages = encoder.tokenize([Path("corpus.tsv")], is_query=False)
+    top = TopK(encoder.encode(queries, is_query=True), depth=100)
+    top.add(encoder.encode(passages, is_query=False), first=0)
+    scores, positions = in_trec_order(
+        *top.answers(), passage_ids=passages.text_ids, depth=100
+    )
+
+It has no logic of its own: it names what there is, and puts together what belongs together.
+Whatever is wrong with what it is given raises an `AsyncvalError`, whose text is one or two
+sentences for the user. Axes: N texts, Q queries, P passages, D dimensions, K depth.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncval.checkpoints.completeness import examine
+from asyncval.checkpoints.folder import Folder, fingerprint
+from asyncval.checkpoints.recognition import load_checkpoint
+from asyncval.commands.preparation import device_name
+from asyncval.config import EncodingConfig
+from asyncval.core.errors import AsyncvalError, InvalidData, InvalidOption
+from asyncval.core.ranking import in_trec_order
+from asyncval.core.sampling import Rankings
+from asyncval.core.types import Checkpoint, Judgements, Retrieved, Text
+from asyncval.data.collection import read_texts
+from asyncval.data.files import digest_of, passage_files
+from asyncval.data.qrels import read_qrels
+from asyncval.data.runs import read_run, write_run
+from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
+from asyncval.execution.local import device_environment
+from asyncval.outputs import run_lines
+from asyncval.retrieval.batches import plan_batches
+from asyncval.retrieval.encode import Encoding, encode
+from asyncval.retrieval.search import TopK
+from asyncval.retrieval.texts import load_tokenizer, load_tokens
+from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
+
+__all__ = [
+    "AsyncvalError",
+    "EncodingConfig",
+    "InvalidData",
+    "InvalidOption",
+    "Judgements",
+    "Rankings",
+    "Retrieved",
+    "Text",
+    "TextEncoder",
+    "TextIds",
+    "TokenStore",
+    "TopK",
+    "device_name",
+    "digest_of",
+    "in_trec_order",
+    "passage_files",
+    "read_qrels",
+    "read_run",
+    "read_texts",
+    "run_lines",
+    "write_run",
+]
+
+
+class TextEncoder:
+    """A checkpoint on one device, which makes of texts the vectors that a validation makes.
+
+    The device is claimed for the whole process, and the network is left alone: make it before
+    torch is imported.
+
+    Args:
+        checkpoint: The folder of a whole checkpoint of any layout.
+        config: Lengths, prefixes, pooling, precision, cache: the options of `asyncval eval`.
+        device: `cpu`, `cuda:N`, `N`, or `auto` for the first GPU, else the CPU.
+
+    Raises:
+        CheckpointError: It is not whole, or cannot be loaded.
+        UsageError: The device is not there, or an option cannot be used.
+    """
+
+    def __init__(self, checkpoint: Path, config: EncodingConfig, *, device: str = "auto") -> None:
+        os.environ.update(device_environment(device_name(device)))
+        quiet_libraries()
+        found = Checkpoint(path=checkpoint.absolute(), step=None, layout="")
+        whole = examine(Folder.listing(found.path), step=None)
+        self.fingerprint = fingerprint(found.path, whole.model_files)
+        self.device = resolve_device(device)
+        self.precision, note = resolve_precision(self.device, fp16=config.fp16, bf16=config.bf16)
+        self._options = config.encoder_options()
+        self._loaded = load_checkpoint(
+            found, self._options, device=self.device, precision=self.precision
+        )
+        self._tokenizer = load_tokenizer(self._loaded, self._options, name=found.name)
+        self._cache = TokenCache(config.cache_dir)
+        self._encoding = Encoding(device=self.device, batch_size=config.per_device_eval_batch_size)
+        self.remarks = (*self._loaded.assumed, *([note] if note else []))
+
+    def tokenize(
+        self,
+        files: Sequence[Path],
+        *,
+        is_query: bool,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> TokenStore:
+        """Return the tokens of all texts in some files, in order, from the cache where it can.
+
+        Args:
+            files: Queries, or passages as `passage_files` gives them.
+            is_query: Whether they are queries, else passages.
+            on_progress: Told how many texts are done.
+        """
+        option = "--query_file" if is_query else "--candidate_dir"
+
+        def texts() -> Iterator[Text]:
+            return chain.from_iterable(read_texts(file, option=option) for file in files)
+
+        store, remarks = load_tokens(
+            self._loaded,
+            self._tokenizer,
+            options=self._options,
+            cache=self._cache,
+            content=digest_of(files),
+            texts=texts,
+            is_query=is_query,
+            on_progress=on_progress,
+        )
+        self.remarks = tuple(dict.fromkeys([*self.remarks, *remarks]))
+        return store
+
+    def plan_batches(self, tokens: TokenStore) -> list[NDArray[np.int64]]:
+        """Return the rows of the texts of each batch, as `encode` forms them: the longest first."""
+        return list(
+            plan_batches(
+                tokens.lengths,
+                max_tokens=self._encoding.max_tokens,
+                max_texts=self._encoding.batch_size,
+            )
+        )
+
+    def encode(
+        self,
+        tokens: TokenStore,
+        *,
+        is_query: bool,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> NDArray[np.float32]:
+        """Return the vectors of all texts, float32 [N, D], in the order of `tokens`.
+
+        Args:
+            tokens: One text or more.
+            is_query: Whether they are queries, else passages.
+            on_progress: Told how many texts are done.
+
+        Raises:
+            CheckpointBroken: A vector has a value that is not a finite number.
+        """
+        towers = self._loaded.encoder
+        forward = towers.encode_queries if is_query else towers.encode_passages
+        return encode(tokens, forward, encoding=self._encoding, on_progress=on_progress)
