@@ -41,7 +41,7 @@ from asyncval.outputs import run_lines
 from asyncval.retrieval.batches import plan_batches
 from asyncval.retrieval.encode import Encoding, encode
 from asyncval.retrieval.search import TopK
-from asyncval.retrieval.texts import load_tokenizer, load_tokens
+from asyncval.retrieval.texts import load_tokenizers, load_tokens
 from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
 
 __all__ = [
@@ -97,7 +97,7 @@ class TextEncoder:
         self._loaded = load_checkpoint(
             found, self._options, device=self.device, precision=self.precision
         )
-        self._tokenizer = load_tokenizer(self._loaded, self._options, name=found.name)
+        self._tokenizers = load_tokenizers(self._loaded, self._options, name=found.name)
         self._cache = TokenCache(config.cache_dir)
         self._encoding = Encoding(device=self.device, batch_size=config.per_device_eval_batch_size)
         self.remarks = (*self._loaded.assumed, *([note] if note else []))
@@ -123,7 +123,7 @@ class TextEncoder:
 
         store, remarks = load_tokens(
             self._loaded,
-            self._tokenizer,
+            self._tokenizers,
             options=self._options,
             cache=self._cache,
             content=digest_of(files),

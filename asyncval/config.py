@@ -58,6 +58,8 @@ class EncodingConfig:
     """Bring all vectors to unit length, also where the checkpoint does not say so."""
     similarity: Similarity | None = None
     """Inner product or cosine. Default: what the checkpoint says, or ip."""
+    append_eos_token: Flag = False
+    """Put the tokenizer's end-of-text token after every text, within its maximum length."""
     trust_remote_code: Flag = False
     """Run model code that comes with a checkpoint. Only for checkpoints that you trust."""
 
@@ -76,6 +78,7 @@ class EncodingConfig:
             pooling=self.pooling,
             normalize=self.normalize or None,
             similarity=self.similarity,
+            append_eos=self.append_eos_token or None,
             query_prefix=self.query_prefix,
             passage_prefix=self.passage_prefix,
             q_max_len=self.q_max_len,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
-from asyncval.core.types import EncoderOptions, Pooling, Precision, Similarity
+from asyncval.core.ports import Encoder
+from asyncval.core.types import EncoderOptions, Pooling, Precision, Reading, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,15 +72,47 @@ class TransformerEncoder:
         return vectors
 
 
-def pool(hidden: "Tensor", mask: "Tensor", pooling: Pooling) -> "Tensor":
-    """Return one vector per text, [B, H], of hidden states [B, T, H] padded on the right."""
+class TwoTowers:
+    """An encoder of queries and another one of passages."""
+
+    def __init__(self, *, queries: Encoder, passages: Encoder) -> None:
+        self.queries = queries
+        self.passages = passages
+
+    def encode_queries(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self.queries.encode_queries(ids, mask)
+
+    def encode_passages(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self.passages.encode_passages(ids, mask)
+
+
+def pool(hidden: "Tensor", mask: "Tensor", pooling: Pooling, *, skip: int = 0) -> "Tensor":
+    """Return one vector per text, [B, H].
+
+    Args:
+        hidden: Hidden states [B, T, H], padded on the right.
+        mask: 1 where there is a token, [B, T].
+        pooling: How they become one vector.
+        skip: How many tokens at the start do not count.
+    """
+    import torch
+
+    counted = mask if not skip else mask * (torch.arange(mask.shape[1], device=mask.device) >= skip)
     if pooling == "cls":
-        return hidden[:, 0]
+        rows = torch.arange(len(mask), device=mask.device)
+        return hidden[rows, counted.argmax(dim=1)]
     if pooling == "last":
-        rows = mask.new_tensor(range(len(mask)))
-        return hidden[rows, mask.sum(dim=1) - 1]
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+        rows = torch.arange(len(mask), device=mask.device)
+        return hidden[rows, (mask.sum(dim=1) - 1).clamp(min=0)]
+    if pooling == "max":
+        return hidden.masked_fill(counted.unsqueeze(-1) == 0, -torch.inf).amax(dim=1)
+    weights = counted.unsqueeze(-1).to(hidden.dtype)
+    if pooling == "weightedmean":  # a token counts as often as its place, from 1
+        weights = weights * torch.arange(1, mask.shape[1] + 1, device=mask.device).view(1, -1, 1)
+    total = weights.sum(dim=1).clamp(min=1e-9)
+    return (hidden * weights).sum(dim=1) / (total.sqrt() if pooling == "mean_sqrt_len" else total)
 
 
 def unit_length(vectors: "Tensor") -> "Tensor":
@@ -241,6 +274,24 @@ def closing_layers(
     wants_unit = agree("--normalize", options.normalize, normalize)
     chosen = agree("--similarity", options.similarity, similarity)
     return [unit_length] if wants_unit or chosen == "cos" else []
+
+
+def readings(
+    options: EncoderOptions, *, tokenizer_folder: Path | None, max_length: int | None
+) -> dict[str, Reading]:
+    """Return `queries` and `passages` of a checkpoint that says nothing of prefixes."""
+    return {
+        name: Reading(
+            tokenizer_folder=tokenizer_folder,
+            max_length=max_length,
+            prefix=prefix or "",
+            append_eos=bool(options.append_eos),
+        )
+        for name, prefix in (
+            ("queries", options.query_prefix),
+            ("passages", options.passage_prefix),
+        )
+    }
 
 
 def assumed_pooling(options: EncoderOptions) -> tuple[str, ...]:

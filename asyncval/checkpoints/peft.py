@@ -18,6 +18,7 @@ from asyncval.checkpoints.loading import (
     load_backbone,
     max_positions,
     own_the_weights,
+    readings,
     tokenizer_files,
     tokenizer_folder,
 )
@@ -60,10 +61,12 @@ class Peft:
                 pooling=options.pooling or DEFAULT_POOLING,
                 head=closing_layers(options, normalize=None, similarity=None),
             ),
-            tokenizer_folder=tokenizer_folder(folder.path) or tokenizer_folder(find_base(folder)),
-            max_length=max_positions(backbone.config),
-            query_prefix=options.query_prefix or "",
-            passage_prefix=options.passage_prefix or "",
+            **readings(
+                options,
+                tokenizer_folder=tokenizer_folder(folder.path)
+                or tokenizer_folder(find_base(folder)),
+                max_length=max_positions(backbone.config),
+            ),
             assumed=assumed_pooling(options),
         )
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, cast
 
 from asyncval.checkpoints import LAYOUTS
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import tokenizer_folder
 from asyncval.core.errors import CheckpointUnsupported
-from asyncval.core.types import Checkpoint, EncoderOptions, LoadedCheckpoint, Precision
+from asyncval.core.types import Checkpoint, EncoderOptions, LoadedCheckpoint, Precision, Reading
 from asyncval.lookup import look_up
 
 
@@ -69,6 +70,13 @@ def load_checkpoint(
     folder = replace(Folder.listing(checkpoint.location), origin=checkpoint.path)
     layout = layout_of(folder)
     loaded = layout.load(folder, options, device=device, precision=precision)
-    if loaded.tokenizer_folder is None:
-        return replace(loaded, tokenizer_folder=tokenizer_folder(checkpoint.path.parent))
-    return loaded
+    above = tokenizer_folder(checkpoint.path.parent)
+    return replace(
+        loaded,
+        queries=_with_tokenizer(loaded.queries, above),
+        passages=_with_tokenizer(loaded.passages, above),
+    )
+
+
+def _with_tokenizer(reading: Reading, place: Path | None) -> Reading:
+    return replace(reading, tokenizer_folder=reading.tokenizer_folder or place)

@@ -5,6 +5,7 @@ layers, normalisation, prompts, similarity and length.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncval.checkpoints.folder import Folder
@@ -24,7 +25,14 @@ from asyncval.checkpoints.peft import CONFIG as ADAPTER
 from asyncval.checkpoints.peft import WEIGHTS as ADAPTER_WEIGHTS
 from asyncval.checkpoints.peft import adapter_files, load_adapted
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
-from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Pooling, Precision, Similarity
+from asyncval.core.types import (
+    EncoderOptions,
+    LoadedCheckpoint,
+    Pooling,
+    Precision,
+    Reading,
+    Similarity,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,19 +114,27 @@ class SentenceTransformers:
             max_positions(backbone.config),
             bert_config.get("max_seq_length") or _tokenizer_length(folder, root),
         )
-        return LoadedCheckpoint(
-            encoder=TransformerEncoder(backbone, pooling=cast(Pooling, pooling), head=head),
+        reading = partial(
+            Reading,
             tokenizer_folder=tokenizer_folder(folder.path / root),
             max_length=min((limit for limit in limits if limit), default=None),
-            query_prefix=_prefix(
-                "--query_prefix", options.query_prefix, prompts.get("query") or default
-            ),
-            passage_prefix=_prefix(
-                "--passage_prefix",
-                options.passage_prefix,
-                next((prompts[name] for name in PASSAGE_PROMPTS if prompts.get(name)), default),
-            ),
             lower_case=bool(bert_config.get("do_lower_case")),
+            append_eos=bool(options.append_eos),
+        )
+        return LoadedCheckpoint(
+            encoder=TransformerEncoder(backbone, pooling=cast(Pooling, pooling), head=head),
+            queries=reading(
+                prefix=_prefix(
+                    "--query_prefix", options.query_prefix, prompts.get("query") or default
+                )
+            ),
+            passages=reading(
+                prefix=_prefix(
+                    "--passage_prefix",
+                    options.passage_prefix,
+                    next((prompts[name] for name in PASSAGE_PROMPTS if prompts.get(name)), default),
+                )
+            ),
         )
 
 

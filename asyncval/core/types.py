@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from asyncval.core.ports import Encoder
 
-Pooling = Literal["cls", "mean", "last"]
+Pooling = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 Similarity = Literal["ip", "cos"]
 Precision = Literal["fp32", "fp16", "bf16"]
 PinMethod = Literal["auto", "reflink", "hardlink", "copy", "none"]
@@ -57,25 +57,39 @@ class EncoderOptions:
     passage_prefix: str | None = None
     q_max_len: int = 32
     p_max_len: int = 128
+    append_eos: bool | None = None
     tokenizer: str | None = None
     trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedCheckpoint:
-    """An encoder and what its checkpoint says about the texts that it wants.
+class Reading:
+    """How a tower wants its texts to become tokens.
 
     `tokenizer_folder` has the tokenizer, None where the checkpoint carries none.
-    `max_length` is the largest number of tokens that the model can take. `assumed` is what
-    neither the checkpoint nor a flag said: one sentence each.
+    `max_length` is the largest number of tokens that the model can take.
+    """
+
+    tokenizer_folder: Path | None
+    max_length: int | None = None
+    prefix: str = ""
+    lower_case: bool = False
+    special_tokens: bool = True
+    """Whether the tokenizer adds its special tokens."""
+    append_eos: bool = False
+    """Whether the end-of-text token follows whatever the tokenizer gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedCheckpoint:
+    """An encoder, and how it wants queries and passages to be read.
+
+    `assumed` is what neither the checkpoint nor a flag said: one sentence each.
     """
 
     encoder: "Encoder"
-    tokenizer_folder: Path | None
-    max_length: int | None = None
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    lower_case: bool = False
+    queries: Reading
+    passages: Reading
     assumed: tuple[str, ...] = ()
 
 

@@ -1,14 +1,25 @@
 """Texts as one checkpoint wants them: its tokenizer, its prefix, no more tokens than it takes."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from asyncval.core.errors import CheckpointUnsupported
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Text
 from asyncval.retrieval.tokens import Recipe, TokenCache, Tokenizer, TokenStore
 
 
-def load_tokenizer(loaded: LoadedCheckpoint, options: EncoderOptions, *, name: str) -> Tokenizer:
-    """Return the tokenizer that was asked for, else the checkpoint's, else its parent's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenizers:
+    """Those of a checkpoint, which mostly are one and the same."""
+
+    queries: Tokenizer
+    passages: Tokenizer
+
+
+def load_tokenizers(loaded: LoadedCheckpoint, options: EncoderOptions, *, name: str) -> Tokenizers:
+    """Return the tokenizers of a checkpoint.
+
+    Each is the one that was asked for, else the checkpoint's, else its parent's.
 
     Args:
         loaded: The checkpoint.
@@ -18,18 +29,24 @@ def load_tokenizer(loaded: LoadedCheckpoint, options: EncoderOptions, *, name: s
     Raises:
         CheckpointUnsupported: There is none, or it cannot be loaded.
     """
-    wanted = options.tokenizer or loaded.tokenizer_folder
-    if wanted is None:
+    places = [
+        options.tokenizer or each.tokenizer_folder for each in (loaded.queries, loaded.passages)
+    ]
+    if None in places:
         raise CheckpointUnsupported(
             f"There is no tokenizer in {name!r} or in the folder above it: give one with "
             "--tokenizer_name_or_path."
         )
-    return Tokenizer(str(wanted), trust_remote_code=options.trust_remote_code)
+    tokenizers = {
+        place: Tokenizer(str(place), trust_remote_code=options.trust_remote_code)
+        for place in set(places)
+    }
+    return Tokenizers(queries=tokenizers[places[0]], passages=tokenizers[places[1]])
 
 
 def load_tokens(
     loaded: LoadedCheckpoint,
-    tokenizer: Tokenizer,
+    tokenizers: Tokenizers,
     *,
     options: EncoderOptions,
     cache: TokenCache,
@@ -42,7 +59,7 @@ def load_tokens(
 
     Args:
         loaded: The checkpoint.
-        tokenizer: Its tokenizer.
+        tokenizers: Its tokenizers.
         options: What the user says of it.
         cache: Where tokens are kept.
         content: A digest of the texts' files.
@@ -55,15 +72,18 @@ def load_tokens(
         InvalidData: The texts cannot be tokenised.
     """
     wanted = options.q_max_len if is_query else options.p_max_len
-    length = min(wanted, loaded.max_length or wanted)
+    reading = loaded.queries if is_query else loaded.passages
+    length = min(wanted, reading.max_length or wanted)
     store = cache.get(
         content=content,
         texts=texts,
-        tokenizer=tokenizer,
+        tokenizer=tokenizers.queries if is_query else tokenizers.passages,
         recipe=Recipe(
             max_length=length,
-            prefix=loaded.query_prefix if is_query else loaded.passage_prefix,
-            lower_case=loaded.lower_case,
+            prefix=reading.prefix,
+            lower_case=reading.lower_case,
+            special_tokens=reading.special_tokens,
+            append_eos=reading.append_eos,
         ),
         on_progress=on_progress,
     )

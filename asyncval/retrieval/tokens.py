@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -85,11 +85,13 @@ class TokenStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How texts become tokens: `max_length` counts the special tokens."""
+    """How texts become tokens: `max_length` counts the special tokens and an appended one."""
 
     max_length: int
     prefix: str = ""
     lower_case: bool = False
+    special_tokens: bool = True
+    append_eos: bool = False
 
     def apply(self, content: str) -> str:
         """Return the text that the tokenizer gets."""
@@ -124,21 +126,32 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[Text], recipe: Recipe) -> list[list[int]]:
         """Return the ids of every text, special tokens included, cut to the maximum length."""
+        end = self._end(recipe)
         if isinstance(texts[0].content, str):
             if not all(isinstance(text.content, str) for text in texts):
                 raise InvalidData("Some texts are token ids and some are strings: use one form.")
             encoded = self._tokenizer(
                 [recipe.apply(str(text.content)) for text in texts],
                 truncation=True,
-                max_length=recipe.max_length,
+                max_length=recipe.max_length - len(end),
+                add_special_tokens=recipe.special_tokens,
                 padding=False,
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )
-            return list(encoded["input_ids"])
-        return [self._add_special(text, recipe) for text in texts]
+            return [[*ids, *end] for ids in encoded["input_ids"]]
+        return [[*self._add_special(text, recipe, len(end)), *end] for text in texts]
 
-    def _add_special(self, text: Text, recipe: Recipe) -> list[int]:
+    def _end(self, recipe: Recipe) -> list[int]:
+        if not recipe.append_eos:
+            return []
+        if self._tokenizer.eos_token_id is None:
+            raise CheckpointUnsupported(
+                "--append_eos_token: the tokenizer has no end-of-text token to append."
+            )
+        return [self._tokenizer.eos_token_id]
+
+    def _add_special(self, text: Text, recipe: Recipe, num_appended: int) -> list[int]:
         content = text.content
         if isinstance(content, str):
             raise InvalidData("Some texts are token ids and some are strings: use one form.")
@@ -152,8 +165,8 @@ class Tokenizer:
                 f"The text {text.id!r} has the token id {max(content)}, but the tokenizer knows "
                 f"only {self.vocabulary_size}: it was made with another one."
             )
-        before, after = self._special_ids()
-        kept = recipe.max_length - len(before) - len(after)
+        before, after = self._special_ids() if recipe.special_tokens else ([], [])
+        kept = recipe.max_length - len(before) - len(after) - num_appended
         return [*before, *content[: max(kept, 0)], *after]
 
     def _special_ids(self) -> tuple[list[int], list[int]]:
@@ -196,9 +209,7 @@ class TokenCache:
         Raises:
             CheckpointBroken: Most tokens are unknown, so the tokenizer is not the right one.
         """
-        wanted = json.dumps(
-            [FORMAT, content, tokenizer.digest, recipe.max_length, recipe.prefix, recipe.lower_case]
-        )
+        wanted = json.dumps([FORMAT, content, tokenizer.digest, *astuple(recipe)])
         place = self._folder / "tokens" / hashlib.sha256(wanted.encode()).hexdigest()[:32]
         if not place.exists():
             self._make(place, texts(), tokenizer, recipe, on_progress)

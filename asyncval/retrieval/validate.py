@@ -24,8 +24,8 @@ from asyncval.retrieval.encode import Encoding, encode
 from asyncval.retrieval.sanity import check_passages
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
-from asyncval.retrieval.texts import load_tokenizer, load_tokens
-from asyncval.retrieval.tokens import TextIds, TokenCache, Tokenizer, TokenStore
+from asyncval.retrieval.texts import Tokenizers, load_tokenizers, load_tokens
+from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +139,11 @@ class Validator:
         start = self._clock.monotonic()
         with phases.phase("load"):
             loaded = self._load(checkpoint)
-            tokenizer = load_tokenizer(loaded, task.options, name=checkpoint.name)
+            tokenizers = load_tokenizers(loaded, task.options, name=checkpoint.name)
         with phases.phase("tokenize") as advance:
             passages, shortened = self._tokens(
                 loaded,
-                tokenizer,
+                tokenizers,
                 task.corpus_digest,
                 task.passages,
                 is_query=False,
@@ -151,7 +151,7 @@ class Validator:
             )
             asked = [
                 self._tokens(
-                    loaded, tokenizer, digest, partial(iter, query_set.queries), is_query=True
+                    loaded, tokenizers, digest, partial(iter, query_set.queries), is_query=True
                 )
                 for digest, query_set in zip(task.query_digests, task.query_sets, strict=True)
             ]
@@ -196,7 +196,7 @@ class Validator:
     def _tokens(
         self,
         loaded: LoadedCheckpoint,
-        tokenizer: Tokenizer,
+        tokenizers: Tokenizers,
         digest: str,
         texts: Callable[[], Sequence[Text] | Iterator[Text]],
         *,
@@ -205,7 +205,7 @@ class Validator:
     ) -> tuple[TokenStore, tuple[str, ...]]:
         return load_tokens(
             loaded,
-            tokenizer,
+            tokenizers,
             options=self._task.options,
             cache=self._cache,
             content=digest,

@@ -17,9 +17,10 @@ from transformers import (
 
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.loading import TwoTowers, pool
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.core.errors import CheckpointBroken, CheckpointError, CheckpointUnsupported
-from asyncval.core.types import Checkpoint, EncoderOptions
+from asyncval.core.types import Checkpoint, EncoderOptions, LoadedCheckpoint
 from tests.models import bert_config, make_sentences, make_tokenizer
 
 LENGTHS = [7, 3, 12, 1]
@@ -43,6 +44,17 @@ def encode(loaded, *, side="passages"):
         return getattr(loaded.encoder, f"encode_{side}")(*make_batch()).numpy()
 
 
+POOLINGS = {
+    "cls": lambda hidden: hidden[0],
+    "last": lambda hidden: hidden[-1],
+    "max": lambda hidden: hidden.max(axis=0),
+    "mean": lambda hidden: hidden.sum(axis=0) / len(hidden),
+    "mean_sqrt_len": lambda hidden: hidden.sum(axis=0) / np.sqrt(len(hidden)),
+    "weightedmean": lambda hidden: np.average(hidden, axis=0, weights=1 + np.arange(len(hidden))),
+}
+"""Hidden states of one text, [T, H], to its vector."""
+
+
 def plain_vectors(folder, pooling):
     """Return the vectors that one text at a time gives, without padding, by plain arithmetic."""
     model = AutoModel.from_pretrained(folder).eval()
@@ -51,7 +63,7 @@ def plain_vectors(folder, pooling):
     for row, length in zip(ids, mask.sum(dim=1), strict=True):
         with torch.no_grad():
             hidden = model(input_ids=row[None, :length]).last_hidden_state[0].double().numpy()
-        vectors.append({"cls": hidden[0], "mean": hidden.mean(axis=0), "last": hidden[-1]}[pooling])
+        vectors.append(POOLINGS[pooling](hidden))
     return np.stack(vectors)
 
 
@@ -59,7 +71,7 @@ def unit(vectors):
     return vectors / np.sqrt((vectors**2).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(
     "closing", [{}, {"normalize": True}, {"similarity": "cos"}, {"similarity": "ip"}]
 )
@@ -72,6 +84,29 @@ def test_embeddings_equal_plain_arithmetic(bert_folder, pooling, closing):
     np.testing.assert_allclose(encode(loaded, side="queries"), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("skip", [0, 2])
+def test_tokens_at_the_start_may_be_left_out_of_the_pooling(pooling, skip):
+    hidden = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    for vector, states, length in zip(
+        pool(hidden, mask, pooling, skip=skip), hidden.numpy(), (7, 5), strict=True
+    ):
+        if pooling == "weightedmean":  # the weights go on counting from the first token
+            expected = np.average(states[skip:length], axis=0, weights=range(1 + skip, 1 + length))
+        else:
+            expected = POOLINGS[pooling](states[skip:length])
+        np.testing.assert_allclose(vector.numpy(), expected, atol=1e-12)
+
+
+def test_two_towers_send_queries_and_passages_to_one_each(bert_folder):
+    cls, mean = (load(bert_folder, pooling=pooling) for pooling in ("cls", "mean"))
+    towers = TwoTowers(queries=cls.encoder, passages=mean.encoder)
+    both = LoadedCheckpoint(encoder=towers, queries=cls.queries, passages=mean.passages)
+    np.testing.assert_array_equal(encode(both, side="queries"), encode(cls))
+    np.testing.assert_array_equal(encode(both), encode(mean))
+
+
 def test_without_a_word_on_pooling_it_is_the_first_token_and_that_is_told(bert_folder):
     loaded = load(bert_folder)
     np.testing.assert_allclose(encode(loaded), plain_vectors(bert_folder, "cls"), atol=1e-5)
@@ -82,18 +117,18 @@ def test_without_a_word_on_pooling_it_is_the_first_token_and_that_is_told(bert_f
 
 def test_prefixes_length_and_tokenizer_come_with_the_checkpoint(bert_folder):
     loaded = load(bert_folder, query_prefix="q: ", passage_prefix="p: ")
-    assert (loaded.query_prefix, loaded.passage_prefix) == ("q: ", "p: ")
-    assert loaded.max_length == 40
-    assert loaded.tokenizer_folder == bert_folder
+    assert (loaded.queries.prefix, loaded.passages.prefix) == ("q: ", "p: ")
+    assert loaded.queries.max_length == 40
+    assert loaded.queries.tokenizer_folder == bert_folder
 
 
 def test_the_tokenizer_may_lie_in_the_folder_above(copy_of_bert):
     folder = copy_of_bert()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    assert load(folder).tokenizer_folder is None
+    assert load(folder).passages.tokenizer_folder is None
     make_tokenizer().save_pretrained(folder.parent)
-    assert load(folder).tokenizer_folder == folder.parent
+    assert load(folder).passages.tokenizer_folder == folder.parent
 
 
 def test_bfloat16_gives_nearly_the_same_vectors(bert_folder):

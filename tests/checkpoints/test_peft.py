@@ -35,7 +35,7 @@ def test_an_adapter_gives_the_embeddings_of_peft_itself(adapter):
         wanted = model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
         found = loaded.encoder.encode_passages(ids, mask)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-    assert loaded.tokenizer_folder == path.parents[1] / "base"
+    assert loaded.passages.tokenizer_folder == path.parents[1] / "base"
 
 
 def test_weights_without_their_configuration_are_incomplete(adapter):

@@ -177,7 +177,7 @@ PROMPTS = {"query": "query: ", "document": "passage: "}
 @pytest.mark.parametrize("name", ["document", "passage", "corpus"])
 def test_the_prompts_for_queries_and_passages_are_taken(save, name):
     loaded = load(save(model_config={"prompts": {"query": "query: ", name: "text: "}}))
-    assert (loaded.query_prefix, loaded.passage_prefix) == ("query: ", "text: ")
+    assert (loaded.queries.prefix, loaded.passages.prefix) == ("query: ", "text: ")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_the_prompts_for_queries_and_passages_are_taken(save, name):
 )
 def test_without_prompts_nothing_is_put_before_a_text(save, prompts):
     loaded = load(save(model_config={"prompts": prompts, "default_prompt_name": None}))
-    assert (loaded.query_prefix, loaded.passage_prefix) == ("", "")
+    assert (loaded.queries.prefix, loaded.passages.prefix) == ("", "")
 
 
 def test_flags_may_repeat_what_the_checkpoint_says(save):
@@ -216,7 +216,7 @@ def test_flags_say_what_the_checkpoint_leaves_open(save):
     folder = save()
     loaded = load(folder, normalize=True, query_prefix="q: ")
     np.testing.assert_allclose(encode(loaded), unit(plain_vectors(folder, "mean")), atol=1e-5)
-    assert loaded.query_prefix == "q: "
+    assert loaded.queries.prefix == "q: "
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_flags_say_what_the_checkpoint_leaves_open(save):
     [(None, 40), ({"max_seq_length": 24}, 24), ({"max_seq_length": 512}, 40), ({}, 40)],
 )
 def test_the_length_is_limited_by_the_folder_and_by_the_model(save, values, length):
-    assert load(save(bert_values=values)).max_length == length
+    assert load(save(bert_values=values)).passages.max_length == length
 
 
 def test_the_length_of_version_6_is_that_of_its_tokenizer(save):
@@ -233,11 +233,11 @@ def test_the_length_of_version_6_is_that_of_its_tokenizer(save):
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = 24
     tokenizer.save_pretrained(folder)
-    assert load(folder).max_length == 24
+    assert load(folder).queries.max_length == 24
 
 
 def test_lower_case_is_read(save):
-    assert load(save(bert_values={"do_lower_case": True})).lower_case
+    assert load(save(bert_values={"do_lower_case": True})).queries.lower_case
 
 
 def test_the_transformer_may_have_a_folder_of_its_own(save):
@@ -247,8 +247,8 @@ def test_the_transformer_may_have_a_folder_of_its_own(save):
     loaded = load(folder)
     expected = plain_vectors(folder / "0_Transformer", "mean")
     np.testing.assert_allclose(encode(loaded), expected, atol=1e-5)
-    assert loaded.max_length == 24
-    assert loaded.tokenizer_folder == folder / "0_Transformer"
+    assert loaded.passages.max_length == 24
+    assert loaded.passages.tokenizer_folder == folder / "0_Transformer"
 
 
 def test_modules_in_an_order_that_is_not_known_are_refused(save):

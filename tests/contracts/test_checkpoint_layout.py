@@ -87,8 +87,9 @@ def test_it_loads_to_an_encoder_of_finite_float_vectors_one_for_each_text(name, 
 
 def test_it_says_where_its_tokenizer_is_and_how_long_texts_may_be(name, folder):
     loaded = load(folder, name)
-    assert loaded.tokenizer_folder == folder
-    assert loaded.max_length == 40
+    for reading in (loaded.queries, loaded.passages):
+        assert reading.tokenizer_folder == folder
+        assert reading.max_length == 40
 
 
 def test_it_keeps_no_file_mapped_and_none_open(name, folder):

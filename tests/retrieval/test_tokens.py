@@ -11,7 +11,7 @@ from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, Invali
 from asyncval.core.types import Text
 from asyncval.retrieval import tokens as tokens_module
 from asyncval.retrieval.tokens import Recipe, TextIds, TokenCache, Tokenizer
-from tests.models import make_sentences
+from tests.models import make_sentences, make_tokenizer
 from tests.retrieval.stores import make_texts
 
 CLS, SEP = 2, 3
@@ -80,6 +80,37 @@ def test_lower_case_is_applied_to_prefix_and_text():
     assert Recipe(max_length=9, prefix="A: ").apply("ÉB") == "A: ÉB"
 
 
+@pytest.fixture
+def with_end(tmp_path):
+    """A tokenizer that knows an end-of-text token, which it does not add itself."""
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = ":"
+    tokenizer.save_pretrained(tmp_path / "with_end")
+    return Tokenizer(str(tmp_path / "with_end"))
+
+
+@pytest.mark.parametrize("contents", [["ocean", "river " * 9], [(5,), (6,) * 9]])
+def test_an_appended_end_follows_the_special_tokens_and_counts(with_end, contents):
+    texts, end = make_texts(contents), make_tokenizer().convert_tokens_to_ids(":")
+    recipe = Recipe(max_length=6, append_eos=True)
+    short, long = with_end.encode(texts, recipe)
+    assert short == [*with_end.encode(texts[:1], MARK)[0], end]
+    assert long == [*with_end.encode(texts[1:], Recipe(max_length=5))[0], end]
+    assert len(long) == 6
+
+
+def test_an_end_that_the_tokenizer_does_not_have_cannot_be_appended(tokenizer):
+    with pytest.raises(CheckpointUnsupported, match="--append_eos_token"):
+        tokenizer.encode(make_texts(["ocean"]), Recipe(max_length=9, append_eos=True))
+
+
+def test_special_tokens_may_be_left_out(tokenizer):
+    bare = Recipe(max_length=4, special_tokens=False)
+    for contents in (["ocean", "river " * 9], [(5,), (6,) * 9]):
+        whole = tokenizer.encode(make_texts(contents), Recipe(max_length=6))
+        assert tokenizer.encode(make_texts(contents), bare) == [ids[1:-1] for ids in whole]
+
+
 def test_token_ids_get_the_special_tokens_and_are_cut(cache, tokenizer):
     texts = make_texts([(10, 11), (), tuple(range(10, 40))])
     store = store_of(cache, tokenizer, texts, recipe=Recipe(max_length=6))
@@ -139,11 +170,13 @@ def test_texts_that_were_tokenised_are_not_read_again_also_by_another_process(
         {"recipe": Recipe(max_length=17)},
         {"recipe": Recipe(max_length=16, prefix="a")},
         {"recipe": Recipe(max_length=16, lower_case=True)},
+        {"recipe": Recipe(max_length=16, special_tokens=False)},
+        {"recipe": Recipe(max_length=16, append_eos=True)},
     ],
 )
-def test_whatever_the_tokens_depend_on_makes_a_store_of_its_own(cache, tokenizer, change):
-    store_of(cache, tokenizer, make_texts(["ocean"]))
-    changed = store_of(cache, tokenizer, make_texts(["river", "storm"]), **change)
+def test_whatever_the_tokens_depend_on_makes_a_store_of_its_own(cache, with_end, change):
+    store_of(cache, with_end, make_texts(["ocean"]))
+    changed = store_of(cache, with_end, make_texts(["river", "storm"]), **change)
     assert len(changed) == 2
 
 
