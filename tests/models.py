@@ -56,6 +56,22 @@ def save_huggingface(folder: Path, *, seed: int = 1) -> Path:
     return folder
 
 
+def save_distributed(folder: Path, *, place: str = "", wrapper: str = "") -> Path:
+    """Write the encoder of `save_huggingface` as torch's distributed checkpoint."""
+    import warnings
+
+    from safetensors.torch import load_file
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    save_huggingface(folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    with warnings.catch_warnings():  # that there is only one process
+        warnings.simplefilter("ignore")
+        save({wrapper + name: each for name, each in tensors.items()}, checkpoint_id=folder / place)
+    return folder
+
+
 def save_peft(folder: Path, *, base: str) -> Any:
     """Write a LoRA adapter of the encoder at `base`; return the model in evaluation mode."""
     import peft

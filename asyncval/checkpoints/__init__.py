@@ -7,5 +7,6 @@ the most particular first.
 LAYOUTS = {
     "sentence-transformers": "asyncval.checkpoints.sentence_transformers:SentenceTransformers",
     "peft": "asyncval.checkpoints.peft:Peft",
+    "distributed": "asyncval.checkpoints.distributed:Distributed",
     "huggingface": "asyncval.checkpoints.huggingface:HuggingFace",
 }

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncval.checkpoints import metadata
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.recognition import layout_of
 from asyncval.checkpoints.structure import check_file
@@ -63,6 +64,8 @@ def examine(
     for name in names:
         check_file(folder.path / name)
     factor, reason = _sentinel(folder, names, step, sentinel_name)
+    if _is_rewritten(folder, names):
+        factor, reason = STALE_FACTOR, "A shard is newer than its .metadata: it may be rewritten."
     if factor == 0 and not (inventory and inventory <= inventory_of(names)):
         factor, reason = _calm(folder, sentinel_name, reason)
     return WholeFolder(layout=layout.name, model_files=names, quiet_factor=factor, reason=reason)
@@ -97,6 +100,17 @@ def _calm(folder: Folder, sentinel_name: str, reason: str) -> tuple[int, str]:
     if max(folder.folders.values()) > folder.files[sentinel_name].mtime_ns:
         return 1, f"Files were added or removed after {sentinel_name}: it may be going."
     return 0, reason
+
+
+def _is_rewritten(folder: Folder, names: Sequence[str]) -> bool:
+    """Say whether a distributed checkpoint has shards that its `.metadata` is too old for."""
+    return any(
+        folder.files[name].mtime_ns > folder.files[marker].mtime_ns
+        for marker in names
+        if marker.endswith(metadata.NAME)
+        for name in names
+        if name.endswith(".distcp")
+    )
 
 
 def _sentinel(

@@ -6,7 +6,7 @@ are copied off their files, since a file that is rewritten would change a live m
 that shrinks would kill the process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,9 +155,21 @@ def tokenizer_folder(path: Path) -> Path | None:
 
 
 def load_backbone(
-    path: Path, *, device: str, precision: Precision, trust_remote_code: bool
+    path: Path,
+    *,
+    device: str,
+    precision: Precision,
+    trust_remote_code: bool,
+    tensors: Mapping[str, "Tensor"] | None = None,
 ) -> "nn.Module":
     """Load a Hugging Face transformer without its task head, in evaluation mode.
+
+    Args:
+        path: The folder with its configuration, and with its weights.
+        device: Where it goes.
+        precision: Its weights' type there.
+        trust_remote_code: Run code that comes with it.
+        tensors: Its weights by name, where they do not lie in `path` as transformers expects.
 
     Raises:
         CheckpointUnsupported: It is no plain encoder, or needs code of its own.
@@ -175,8 +187,12 @@ def load_backbone(
         )
         _refuse_other_models(config)
         kind = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
+        if tensors is not None:
+            with torch.device("meta"):
+                kind = type(kind.from_config(config, trust_remote_code=trust_remote_code))
         model, info = kind.from_pretrained(
-            path,
+            path if tensors is None else None,
+            state_dict=tensors,
             config=config,
             dtype=getattr(
                 torch, {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[precision]

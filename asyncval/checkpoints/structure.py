@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from asyncval.checkpoints import metadata
 from asyncval.core.errors import CheckpointBlocked, CheckpointIncomplete
 
 LEGACY = b"\x80\x02"  # a pickle, as torch wrote before version 1.6
@@ -25,6 +26,8 @@ BITS = {
 def check_file(path: Path) -> None:
     """Check one file by its kind: safetensors, a zip of torch, an index of shards, JSON.
 
+    `.metadata` of a distributed checkpoint stands for all of its files.
+
     Files of other kinds pass.
 
     Raises:
@@ -38,6 +41,8 @@ def check_file(path: Path) -> None:
         check_index(path)
     elif path.suffix == ".json":
         _read_json(path)
+    elif path.name == metadata.NAME:
+        check_distributed(path)
 
 
 def check_safetensors(path: Path) -> dict[str, Any]:
@@ -131,6 +136,25 @@ def check_index(path: Path) -> None:
                 f"{shard} lacks {len(lacking)} tensors that {path.name} expects in it, for "
                 f"example {min(lacking)!r}."
             )
+
+
+def check_distributed(path: Path) -> None:
+    """Check a distributed checkpoint: each file reaches as far as its `.metadata` says."""
+    ends: dict[str, int] = {}
+    for tensor in metadata.read_metadata(path).values():
+        for piece in tensor.pieces:
+            ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.length)
+    if not ends:
+        raise CheckpointIncomplete(f"{path.name} has no tensor in it.")
+    for name, end in ends.items():
+        with _opened(path.parent / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < end:
+                raise CheckpointIncomplete(
+                    f"{name} has {size} bytes where {path.name} announces {end}."
+                )
+            if _has_hole(file.fileno(), size):
+                raise CheckpointIncomplete(f"{name} has parts that were never written.")
 
 
 def read_weight_map(path: Path) -> dict[str, str]:

@@ -14,7 +14,13 @@ from asyncval.checkpoints.recognition import layout_of, layouts, load_checkpoint
 from asyncval.core.errors import CheckpointError
 from asyncval.core.types import Checkpoint, EncoderOptions
 from asyncval.lookup import look_up
-from tests.models import make_tokenizer, save_huggingface, save_peft, save_sentence_transformers
+from tests.models import (
+    make_tokenizer,
+    save_distributed,
+    save_huggingface,
+    save_peft,
+    save_sentence_transformers,
+)
 
 
 def save_adapter(folder: Path) -> Path:
@@ -25,6 +31,7 @@ def save_adapter(folder: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
+    "distributed": save_distributed,
     "huggingface": save_huggingface,
     "peft": save_adapter,
     "sentence-transformers": save_sentence_transformers,
@@ -65,7 +72,7 @@ def test_its_model_files_are_there_and_make_its_fingerprint(name, folder):
 
 
 def test_without_weights_it_is_not_whole(folder):
-    for path in folder.glob("*model.safetensors"):
+    for path in (*folder.glob("*model.safetensors"), *folder.glob("*.distcp")):
         path.unlink()
     with pytest.raises(CheckpointError):
         examine(Folder.listing(folder), step=1)
