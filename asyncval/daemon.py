@@ -27,6 +27,8 @@ WAKE = "wake"
 COALESCE_SECONDS = 0.01
 RETRY_SECONDS = (1.0, 10.0)
 """How long a job waits after each failed attempt; one attempt more than these, and it failed."""
+DISK_SECONDS = 10.0
+"""How long a job waits that found no space for what it writes; that costs no attempt."""
 MAX_SHRINKS = 5
 STOP_GRACE_SECONDS = 10.0
 EXIT_OK = 0
@@ -155,6 +157,7 @@ class Daemon:
         self._signals: deque[int] = deque()
         self._stop_at = 0.0
         self._is_stuck = False
+        self._reasons_to_wait: set[str] = set()
 
     def run(self) -> int:
         """Work until an end condition is met or a signal comes; return the exit code."""
@@ -227,8 +230,8 @@ class Daemon:
 
     # Finding
 
-    def _look(self, *, give_up: bool = False) -> None:
-        for found in self._watcher.scan(give_up=give_up):
+    def _look(self, *, give_up: bool = False, last_step: int | None = None) -> None:
+        for found in self._watcher.scan(give_up=give_up, last_step=last_step):
             self._found.append(found)
             self._queue_found()
         self._queue_found()  # what could not be recorded when it was found
@@ -405,7 +408,12 @@ class Daemon:
         elif cause == "memory" and job.shrink < MAX_SHRINKS:
             logger.warning("%s: %s Trying smaller batches.", job.checkpoint.name, reason)
             ledger.retry(job.id, shrink=True)
-        elif cause in ("crash", "disk") and job.attempts <= len(RETRY_SECONDS):
+        elif cause == "disk":
+            if reason not in self._reasons_to_wait:
+                logger.warning("%s: %s It waits for space.", job.checkpoint.name, reason)
+            self._reasons_to_wait.add(reason)
+            ledger.requeue(job.id, delay_seconds=DISK_SECONDS)
+        elif cause == "crash" and job.attempts <= len(RETRY_SECONDS):
             logger.warning("%s: %s It is tried again.", job.checkpoint.name, reason)
             ledger.retry(job.id, delay_seconds=RETRY_SECONDS[job.attempts - 1])
         else:
@@ -473,7 +481,7 @@ class Daemon:
         if reason is None:
             return None
         if not reason.startswith("--max_num_valid"):
-            self._look(give_up=True)
+            self._look(give_up=True, last_step=self._limits.until_step)
             self._refresh()
             if self._is_waiting():
                 return None  # one whose quiet time was not over

@@ -86,11 +86,12 @@ class Watcher:
     _nameless: set[str] = field(default_factory=set)
     _inventory: frozenset[str] = frozenset()
 
-    def scan(self, *, give_up: bool = False) -> Iterator[Found]:
+    def scan(self, *, give_up: bool = False, last_step: int | None = None) -> Iterator[Found]:
         """Look once; yield what was not reported before, in step order.
 
         Args:
             give_up: Report what is not complete as such, however short it has been quiet.
+            last_step: Do not give up on folders of a later step: nobody waits for them.
         """
         candidates = self._candidates()
         present = {path.name for _, path in candidates}
@@ -103,7 +104,8 @@ class Watcher:
             self._listings.pop(name, None)
             self.waiting.pop(name, None)
         for step, path in candidates:
-            found = self._look(path, step, give_up=give_up)
+            wanted = last_step is None or step <= last_step
+            found = self._look(path, step, give_up=give_up and wanted)
             if found is not None:
                 yield found
 

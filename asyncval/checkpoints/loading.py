@@ -186,7 +186,7 @@ def load_backbone(
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
         _refuse_other_models(config)
-        kind = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
+        kind: Any = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
         if tensors is not None:
             with torch.device("meta"):
                 kind = type(kind.from_config(config, trust_remote_code=trust_remote_code))

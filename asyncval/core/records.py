@@ -39,7 +39,7 @@ def current(validations: Iterable[Validation]) -> list[Validation]:
     checkpoint, as the rest of one that is being deleted, does not hide one that was.
     """
     newest: dict[str, Validation] = {}
-    for each in sorted(validations, key=lambda v: (v.state not in NEVER_WHOLE, v.id)):
+    for each in sorted(validations, key=lambda v: (v.state not in NEVER_WHOLE, v.sighting, v.id)):
         newest[str(each.checkpoint.path)] = each
     return sorted(
         newest.values(),

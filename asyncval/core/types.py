@@ -219,6 +219,8 @@ class Validation:
     result: Result | None = None
     queue_length: int = 0
     lag_steps: int = 0
+    sighting: int = 0
+    """Highest for the content that stood in its folder last, where there were several."""
     derived: Mapping[str, float] = field(default_factory=dict)
     """What follows from this and other results, by the name that reporters show it under."""
 

@@ -45,6 +45,9 @@ STEPS = (
         used_at REAL NOT NULL
     );
     """,
+    """
+    ALTER TABLE validations ADD COLUMN sighting INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

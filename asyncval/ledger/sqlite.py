@@ -20,8 +20,7 @@ FILE_NAME = "ledger.sqlite"
 SELECT = """
     SELECT v.id, v.path, v.step, v.layout, v.fingerprint, v.state, v.reason, v.attempts,
            v.found_at, v.finished_at, r.metrics, r.seconds, r.num_texts, r.warnings,
-           r.queue_length, r.lag_steps, v.pin,
-           r.dimension
+           r.queue_length, r.lag_steps, v.pin, r.dimension, v.sighting
     FROM validations v LEFT JOIN results r ON r.validation = v.id
 """
 SUPERSEDE = """
@@ -30,6 +29,11 @@ SUPERSEDE = """
     WHERE plan = :plan AND path = :path AND fingerprint != :fingerprint
     AND (state IN ('failed', 'lost', 'broken', 'blocked', 'skipped')
          OR state = 'queued' AND :state = 'queued')
+"""
+SEE_AGAIN = """
+    UPDATE validations SET sighting = 1 + (
+        SELECT MAX(sighting) FROM validations WHERE plan = :plan AND path = :path
+    ) WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
 """
 BY_STEP = " ORDER BY v.step IS NULL, v.step, v.id"
 
@@ -52,6 +56,7 @@ class Ledger:
     ) -> None:
         self._clock = clock
         self._lane = lane
+        self._read: tuple[tuple[str, int, int], list[Validation]] | None = None
         path = folder / FILE_NAME
         if must_exist and not path.is_file():
             raise OutputUnavailable(
@@ -137,7 +142,8 @@ class Ledger:
 
         What stayed without a result under the same path with other content is superseded, and
         what waits is, by content that is whole: what was kept of it is not lost with its folder.
-        What was lost, broken, blocked or superseded before is queued again.
+        What was lost, broken, blocked or superseded before is queued again. A result of content
+        that stood there before and came back is the folder's result again, and shown anew.
 
         Args:
             checkpoint: What was found.
@@ -170,7 +176,23 @@ class Ledger:
                     "AND path = :path AND fingerprint = :fingerprint",
                     values,
                 )
+            self._see(db, values)
         return is_new
+
+    def _see(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+        """Note that this content is the one that stands in its folder now."""
+        newest = db.execute(
+            "SELECT fingerprint FROM validations WHERE plan = :plan AND path = :path "
+            "ORDER BY sighting DESC, id DESC LIMIT 1",
+            values,
+        ).fetchone()
+        if newest[0] != values["fingerprint"]:
+            db.execute(SEE_AGAIN, values)
+            db.execute(
+                "DELETE FROM deliveries WHERE validation IN (SELECT id FROM validations "
+                "WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint)",
+                values,
+            )
 
     def _insert(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> bool:
         return bool(
@@ -236,13 +258,13 @@ class Ledger:
             dimension=before[0] if before else None,
         )
 
-    def requeue(self, job_id: int) -> None:
+    def requeue(self, job_id: int, *, delay_seconds: float = 0.0) -> None:
         """Put a job back that was not finished through no fault of its own."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE validations SET state = ?, attempts = attempts - 1 "
+                "UPDATE validations SET state = ?, attempts = attempts - 1, not_before = ? "
                 "WHERE id = ? AND state = ?",
-                (State.QUEUED, job_id, State.RUNNING),
+                (State.QUEUED, self._clock.now() + delay_seconds, job_id, State.RUNNING),
             )
 
     def retry(self, job_id: int, *, delay_seconds: float = 0.0, shrink: bool = False) -> None:
@@ -322,9 +344,13 @@ class Ledger:
     # Reading
 
     def validations(self, *, plan: str) -> list[Validation]:
-        """Return all rows of a plan, ascending by step."""
-        rows = self._db.execute(f"{SELECT} WHERE v.plan = ? {BY_STEP}", (plan,)).fetchall()
-        return [_to_validation(row) for row in rows]
+        """Return all rows of a plan, ascending by step; read anew only after a change."""
+        (others,) = self._db.execute("PRAGMA data_version").fetchone()
+        state = (plan, others, self._db.total_changes)
+        if self._read is None or self._read[0] != state:
+            rows = self._db.execute(f"{SELECT} WHERE v.plan = ? {BY_STEP}", (plan,)).fetchall()
+            self._read = state, [_to_validation(row) for row in rows]
+        return list(self._read[1])
 
     def pins(self) -> dict[int, Path]:
         """Return the pin of every open job, of all plans, by its id, the lowest step first."""
@@ -361,7 +387,9 @@ class Ledger:
 
 
 def _to_validation(row: Sequence[Any]) -> Validation:
-    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin, dimension = row[10:]
+    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin, dimension, sighting = row[
+        10:
+    ]
     result = None
     if metrics is not None:
         result = Result(
@@ -388,4 +416,5 @@ def _to_validation(row: Sequence[Any]) -> Validation:
         result=result,
         queue_length=queue_length or 0,
         lag_steps=lag_steps or 0,
+        sighting=sighting,
     )

@@ -7,6 +7,7 @@ were made smaller twice). With LIGHT_SURVIVES=1 it outlives its daemon. While th
 LIGHT_REFUSES, it cannot start.
 """
 
+import errno
 import json
 import mmap
 import os
@@ -72,7 +73,8 @@ def serve(job: Job, say: Say, *, output_dir: str) -> None:
         metrics = measure(job.checkpoint.location)
         write_run(Path(output_dir), job.checkpoint.name, metrics)
     except Exception as error:
-        cause = "disk" if isinstance(error, OSError) else ""
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        cause = "disk" if is_full else ""
         say("failed", job=job.id, reason=f"{type(error).__name__}: {error}", cause=cause)
         return
     assert before.keys() == metrics.keys()

@@ -56,6 +56,8 @@ class DirectExecutor:
             metrics = self.evaluate(job)
         except CheckpointError as error:
             kind, values = "failed", {"reason": str(error)}
+        except OSError as error:
+            kind, values = "failed", {"reason": str(error), "cause": "disk"}
         else:
             result = Result(metrics=metrics, dimension=16, seconds={"total": 1.0})
             kind, values = "done", {"result": result_to_values(result)}

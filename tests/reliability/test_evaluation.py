@@ -1,5 +1,6 @@
 """R11, R21, R23, R25: evaluations that go wrong, that would mislead, and that end."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from asyncval.clock import SystemClock
+from asyncval.daemon import DISK_SECONDS
 from tests.e2e.test_watch import is_running
 from tests.reliability.light_worker import metrics_of
 from tests.reliability.saving import SENTINEL, save
@@ -38,6 +41,26 @@ def test_r11_a_rewrite_in_place_voids_the_result(watch, pool, rows, results, tmp
 
 
 # R21
+
+
+def test_r21_a_full_disk_costs_no_attempt(pool, station):
+    """Neither a disk that is full for minutes nor what it cuts short makes a checkpoint fail."""
+    here = station()
+    save(pool(1), here.root / "checkpoint-1", step=1)
+    failures = iter(range(30))
+
+    def full(job):
+        if next(failures, None) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return metrics_of(job.checkpoint.fingerprint)
+
+    here.executor.evaluate = full
+    for _ in range(31):
+        here.work()
+        here.clock.time += DISK_SECONDS
+    [row] = here.rows()
+    assert (row.state, row.attempts) == ("done", 1)
+    assert len(here.executor.served) == 31
 
 
 def test_r21_an_evaluation_that_goes_wrong_is_bounded(watch_lightly, pool, rows, tmp_path):
@@ -178,6 +201,14 @@ def test_r23_silent_misloads_are_errors(watch, pool, rows, tmp_path, monkeypatch
 
 
 # R25
+
+
+def test_r25_until_step_does_not_judge_what_comes_behind_it(pool, station):
+    here = station(until_step=1, settle=0.2, clock=SystemClock())
+    save(pool(1), here.root / "checkpoint-1", step=1)
+    save(pool(2), here.root / "checkpoint-2", step=2, stop_after=1)
+    assert here.run() == 0
+    assert here.states() == [("checkpoint-1", "done")]
 
 
 def test_r25_it_ends_cleanly_when_it_is_told_to(watch_lightly, pool, rows, tmp_path):

@@ -1,6 +1,7 @@
 """R8-R12, R26: checkpoints are kept readable, and nothing but what was kept is evaluated."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from asyncval.checkpoints.pins import PinStore
 from asyncval.clock import SystemClock
 from asyncval.core.errors import InvalidOption
 from asyncval.watcher import Habits, Watcher, known_states
+from tests.e2e.test_watch import events
 from tests.reliability.light_worker import metrics_of
 from tests.reliability.saving import SENTINEL, save
 
@@ -241,6 +243,21 @@ def test_r11_what_was_rewritten_in_place_while_it_waited_is_void_or_was_kept(
 
 
 # R12
+
+
+def test_r12_content_that_comes_back_has_its_result_again(pool, station):
+    here = station()
+    target = here.root / "checkpoint-1"
+    for seed in (1, 2, 1):
+        save(pool(seed), target, step=1)
+        here.work()
+    assert len(here.executor.served) == 2
+    [shown] = (here.output / "results.jsonl").read_text().splitlines()
+    first = here.executor.served[0].checkpoint
+    assert json.loads(shown)["fingerprint"] == first.fingerprint
+    points = events(here.output.parent / "tb" / "asyncval")["eval/RR@10"]
+    expected = metrics_of(first.fingerprint)["RR@10"]
+    assert points == [(1, pytest.approx(expected))]
 
 
 def test_r12_the_same_bytes_are_validated_once_and_new_bytes_again(pool, station):
