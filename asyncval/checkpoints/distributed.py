@@ -21,6 +21,7 @@ from asyncval.checkpoints.loading import (
     first_line,
     load_backbone,
     max_positions,
+    readings,
     tokenizer_files,
     tokenizer_folder,
 )
@@ -76,10 +77,11 @@ class Distributed:
                 pooling=options.pooling or DEFAULT_POOLING,
                 head=closing_layers(options, normalize=None, similarity=None),
             ),
-            tokenizer_folder=tokenizer_folder(folder.path),
-            max_length=max_positions(backbone.config),
-            query_prefix=options.query_prefix or "",
-            passage_prefix=options.passage_prefix or "",
+            **readings(
+                options,
+                tokenizer_folder=tokenizer_folder(folder.path),
+                max_length=max_positions(backbone.config),
+            ),
             assumed=assumed_pooling(options),
         )
 
