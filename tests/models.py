@@ -72,12 +72,12 @@ def save_distributed(folder: Path, *, place: str = "", wrapper: str = "") -> Pat
     return folder
 
 
-def save_peft(folder: Path, *, base: str) -> Any:
+def save_peft(folder: Path, *, base: str, seed: int = 2) -> Any:
     """Write a LoRA adapter of the encoder at `base`; return the model in evaluation mode."""
     import peft
     from transformers import AutoModel
 
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     config = peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False)
     model = peft.get_peft_model(AutoModel.from_pretrained(base), config)
     model.save_pretrained(str(folder))

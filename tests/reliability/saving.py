@@ -9,7 +9,7 @@ from pathlib import Path
 
 SENTINEL = "trainer_state.json"
 TRAINING_FILES = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-KINDS = ("huggingface", "sharded", "sentence-transformers")
+KINDS = ("huggingface", "sharded", "sentence-transformers", "peft")
 ORDER = (
     "config_sentence_transformers.json",
     "adapter_model.safetensors",
@@ -33,7 +33,7 @@ ORDER = (
 
 def make_source(kind: str, folder: Path, *, seed: int) -> Path:
     """Write a whole checkpoint of a kind, whose files `save` copies; its step is the seed."""
-    from tests.models import bert_config, make_tokenizer, save_huggingface
+    from tests.models import bert_config, make_tokenizer, save_huggingface, save_peft
 
     if kind == "huggingface":
         save_huggingface(folder, seed=seed)
@@ -45,6 +45,12 @@ def make_source(kind: str, folder: Path, *, seed: int) -> Path:
         model = BertModel(bert_config())
         num_bytes = sum(tensor.numel() for tensor in model.state_dict().values()) * 4
         model.save_pretrained(folder, max_shard_size=num_bytes // 3)
+        make_tokenizer().save_pretrained(folder)
+    elif kind == "peft":
+        base = folder.with_name("base-of-adapters")
+        if not base.exists():
+            save_huggingface(base)
+        save_peft(folder, base=str(base), seed=seed)
         make_tokenizer().save_pretrained(folder)
     else:
         save_sentence_transformers_with(seed, folder)
