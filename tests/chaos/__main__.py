@@ -18,7 +18,7 @@ from tests.chaos.invariants import Report
 from tests.chaos.pool import make_pool
 from tests.chaos.runner import can_mount, run_one
 
-REAL_EVERY = 5
+REAL_EVERY = 20
 """Of schedules with mixed evaluators, one in so many has the real one."""
 
 

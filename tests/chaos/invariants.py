@@ -45,6 +45,8 @@ def examine_outcome(outcome: Outcome) -> Report:
     ]
     states = Counter(str(row["state"]) for row in rows)
     counts = {
+        f"with the {outcome.evaluator} evaluator": 1,
+        f"of {outcome.schedule.kind}": 1,
         "checkpoints saved": sum(each.whole_at is not None for each in outcome.generations),
         "checkpoints left torn": sum(each.whole_at is None for each in outcome.generations),
         "whole for long enough": len(promised),
