@@ -183,9 +183,9 @@ class SubsetConfig:
     run_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--run_files"], metavar="FILE...")
     ] = ()
-    """Runs that choose passages, pooled: TREC or MS MARCO form, .gz may follow."""
+    """Runs that choose passages, pooled: of TREC, MS MARCO or a toolkit, .gz may follow."""
     run_type: RunType = "auto"
-    """The runs' form. Default: told by their columns."""
+    """The runs' form: msmarco has ranks in its third column, score scores. Default: as seen."""
     depth: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = ()
     """The lowest rank that is kept: one for all runs, or one for each. Default: 100."""
     target_size: MaybeInt = None

@@ -16,7 +16,7 @@ Pooling = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 Similarity = Literal["ip", "cos"]
 Precision = Literal["fp32", "fp16", "bf16"]
 PinMethod = Literal["auto", "reflink", "hardlink", "copy", "none"]
-RunType = Literal["auto", "trec", "msmarco"]
+RunType = Literal["auto", "trec", "msmarco", "score", "retromae"]
 WriteRun = Literal["trec", "msmarco", "none"]
 Judgements = Mapping[str, Mapping[str, int]]
 """Query id to passage id to grade; a grade of 1 or more is relevant."""

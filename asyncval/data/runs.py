@@ -1,62 +1,137 @@
-"""Run files: TREC's six columns or MS MARCO's three.
+"""Run files: rankings, as the first Asyncval, TREC, MS MARCO and the toolkits write them.
 
-qid Q0 docid rank score tag     TREC: ordered by score
-qid<TAB>docid<TAB>rank          MS MARCO: ordered by rank, from 1
+qid Q0 docid rank score tag         `trec`: ordered by score
+qid<TAB>docid<TAB>rank              `msmarco`: ordered by rank, from 1
+qid<TAB>docid<TAB>score             `score`: Tevatron; RetroMAE writes [score]
+qid<TAB>docid<TAB>rank<TAB>score    `retromae`: ordered by rank
+
+The number of columns tells the form, and for three what stands in the third (`_third_column`).
+A line with the lowest score that there is fills up a ranking and names nobody: it is dropped.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 
 from asyncval.core.errors import InvalidData
-from asyncval.core.types import Retrieved, RunType
+from asyncval.core.types import Retrieved, RunType, WriteRun
 from asyncval.data.files import read_lines
 
-COLUMNS = {"trec": 6, "msmarco": 3}
+COLUMNS = {"trec": 6, "retromae": 4, "msmarco": 3, "score": 3}
+LOWEST_SCORE = -3.4e38
+"""Scores below are FAISS's mark for a place that no passage took: the lowest float32."""
+LINES_TO_TELL = 10_000
 
 
 def read_run(path: Path, *, run_type: RunType = "auto") -> Iterator[Retrieved]:
     """Yield a run's lines in the file's order.
 
     Raises:
-        InvalidData: The file is missing, or a line cannot be read as `run_type` says.
+        InvalidData: The file is missing, or a line cannot be read as `run_type` says, or it
+            could be ranks as well as scores.
     """
     if not path.is_file():
         raise InvalidData(f"--run_file: there is no file {str(path)!r}.")
-    by_columns = {count: name for name, count in COLUMNS.items()}
-    found: str = run_type
-    for number, _, line in read_lines(path):
-        fields = line.split("\t") if line.count("\t") > 1 else line.split()
-        if found == "auto":
-            found = by_columns.get(len(fields), "auto")
+    found = _form_of(path) if run_type == "auto" else run_type
+    for number, fields in _rows(path):
         if len(fields) != COLUMNS.get(found):
             raise InvalidData(
                 f"{str(path)!r}, line {number}: {len(fields)} columns. A run has 6 (TREC: query, "
-                "Q0, passage, rank, score, tag) or 3 (MS MARCO: query, passage, rank)."
+                "Q0, passage, rank, score, tag), 4 (RetroMAE: query, passage, rank, score) or 3 "
+                "(MS MARCO: query, passage, rank; Tevatron: query, passage, score)."
             )
-        yield _to_retrieved(fields, f"{str(path)!r}, line {number}")
+        line = _to_retrieved(fields, found, f"{str(path)!r}, line {number}")
+        if line is not None:
+            yield line
 
 
-def _to_retrieved(fields: Sequence[str], place: str) -> Retrieved:
-    if len(fields) == COLUMNS["trec"]:
-        try:
-            score = float(fields[4])
-        except ValueError:
-            score = math.nan
-        if math.isnan(score):
-            raise InvalidData(f"{place}: the score {fields[4]!r} is not a number.")
-        return Retrieved(query_id=fields[0], passage_id=fields[2], rank=None, score=score)
-    rank = fields[2].strip()
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, _, line in read_lines(path):
+        yield number, line.split("\t") if line.count("\t") > 1 else line.split()
+
+
+def _to_retrieved(fields: Sequence[str], run_type: str, place: str) -> Retrieved | None:
+    """Return what a line says, None where it only fills up a ranking."""
+    rank, score = None, None
+    if run_type in ("msmarco", "retromae"):
+        rank = _rank(fields[2], place)
+    if run_type != "msmarco":
+        score = _score(fields[4 if run_type == "trec" else -1], place)
+        if score < LOWEST_SCORE:
+            return None
+    passage_id = fields[2] if run_type == "trec" else fields[1]
+    return Retrieved(query_id=fields[0], passage_id=passage_id, rank=rank, score=score)
+
+
+def _score(field: str, place: str) -> float:
+    try:
+        score = float(field.strip().removeprefix("[").removesuffix("]"))
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise InvalidData(f"{place}: the score {field!r} is not a number.")
+    return score
+
+
+def _rank(field: str, place: str) -> int:
+    rank = field.strip()
     if not rank.isdecimal() or int(rank) == 0:
         raise InvalidData(
-            f"{place}: the rank {rank!r} is not a whole number from 1. A run with scores needs "
-            "TREC's six columns."
+            f"{place}: the rank {rank!r} is not a whole number from 1. If it is a score, say so "
+            "with --run_type score."
         )
-    return Retrieved(query_id=fields[0], passage_id=fields[1], rank=int(rank), score=None)
+    return int(rank)
+
+
+def _form_of(path: Path) -> str:
+    """Return the form that the first lines have."""
+    rows = [fields for _, fields in islice(_rows(path), LINES_TO_TELL)]
+    columns = len(rows[0]) if rows else 0
+    if columns == COLUMNS["msmarco"]:
+        if len(rows) == LINES_TO_TELL:  # the last query may be cut off
+            rows = [row for row in rows if row[0] != rows[-1][0]] or rows
+        return _third_column([row for row in rows if len(row) == columns], path)
+    return next((name for name, count in COLUMNS.items() if count == columns), "trec")
+
+
+def _third_column(rows: Sequence[Sequence[str]], path: Path) -> str:
+    """Return whether the third of three columns is a rank (`msmarco`) or a score.
+
+    Anything but a whole number from 1 is a score. Ranks rise from line to line, beginning with
+    1, or are 1 to n in any other order; whole numbers that fall and are not n to 1 are scores.
+
+    Raises:
+        InvalidData: It could be either.
+    """
+    queries: dict[str, list[int]] = {}
+    for query_id, _, field in rows:
+        if not field.strip().isdecimal() or int(field) == 0:
+            return "score"
+        queries.setdefault(query_id, []).append(int(field))
+    if all(values[0] == 1 and _rise(values) for values in queries.values()):
+        return "msmarco"
+    several = [values for values in queries.values() if len(values) > 1]
+    if several and all(_are_ranks(values) and not _rise(values[::-1]) for values in several):
+        return "msmarco"
+    if several and all(_rise(values[::-1]) and not _are_ranks(values) for values in several):
+        return "score"
+    raise InvalidData(
+        f"{str(path)!r}: its third column could be ranks, where the lowest is best, or scores, "
+        "where the highest is. Say which with --run_type msmarco or --run_type score."
+    )
+
+
+def _rise(values: Sequence[int]) -> bool:
+    return all(one < next_one for one, next_one in pairwise(values))
+
+
+def _are_ranks(values: Sequence[int]) -> bool:
+    return sorted(values) == list(range(1, len(values) + 1))
 
 
 def write_run(
-    file_lines: Iterable[tuple[str, str, int, str]], path: Path, *, run_type: RunType, tag: str
+    file_lines: Iterable[tuple[str, str, int, str]], path: Path, *, run_type: WriteRun, tag: str
 ) -> None:
     """Write (query id, passage id, rank from 1, score as text) lines, aside and renamed."""
     partial = path.with_name(f".{path.name}.partial")
