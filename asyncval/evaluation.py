@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -29,8 +30,9 @@ from asyncval.execution.messages import WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
 from asyncval.retrieval.search import import_faiss
+from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
-from asyncval.retrieval.validate import Task, Validator
+from asyncval.retrieval.validate import Validator
 
 HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
 
@@ -58,17 +60,25 @@ class Evaluation:
         query_sets = load_query_sets(
             [Path(path) for path in setup.query_files], [Path(path) for path in setup.qrel_files]
         )
-        passage_files = [Path(path) for path in setup.passage_files]
         return Validator(
             Task(
-                query_sets=query_sets,
+                query_sets=[
+                    replace(query_set, corpus=corpus)
+                    for query_set, corpus in zip(query_sets, setup.query_corpora, strict=True)
+                ],
                 query_digests=setup.query_digests,
-                passages=lambda: read_passages(passage_files),
-                corpus_digest=setup.corpus_digest,
+                corpora={
+                    name: CorpusTexts(
+                        digest=corpus.digest,
+                        passages=partial(read_passages, [Path(path) for path in corpus.files]),
+                    )
+                    for name, corpus in setup.corpora.items()
+                },
                 measures=parse_measures(setup.measures),
                 depth=setup.depth,
                 options=setup.options,
                 queries_at_once=setup.queries_at_once,
+                keep_vectors=setup.write_embeddings,
             ),
             load=lambda checkpoint: load_checkpoint(
                 checkpoint, setup.options, device=self.device, precision=self.precision

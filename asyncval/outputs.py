@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from asyncval.core.types import WriteRun
 from asyncval.data.runs import write_run
-from asyncval.retrieval.validate import Outcome, Ranking
+from asyncval.retrieval.task import Outcome, Ranking
 
 SUFFIX = {"trec": "trec", "msmarco": "tsv"}
 TAG = "asyncval"
@@ -36,16 +36,18 @@ def write_outputs(
                 [query.id for query in ranking.query_set.queries],
                 ranking.scores,
                 ranking.positions,
-                passage_ids=outcome.passage_ids,
+                passage_ids=ranking.passage_ids,
             )
             write_run(lines, path, run_type=runs, tag=TAG)
         _write_per_query(ranking, folder / "per_query" / f"{stem}.tsv")
         if embeddings:
             ids = [query.id for query in ranking.query_set.queries]
             _write_vectors(ranking.query_embeddings, ids, folder / "embeddings", f"{stem}.queries")
-    if embeddings:
-        ids = list(outcome.passage_ids)
-        _write_vectors(outcome.passage_embeddings, ids, folder / "embeddings", f"{name}.passages")
+    for corpus, encoded in outcome.corpora.items():
+        if embeddings and encoded.embeddings is not None:
+            stem = f"{name}.{corpus}" if corpus else name
+            ids = list(encoded.passage_ids)
+            _write_vectors(encoded.embeddings, ids, folder / "embeddings", f"{stem}.passages")
 
 
 def run_lines(

@@ -12,7 +12,7 @@ from asyncval.core.errors import InvalidData, InvalidOption, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
 from asyncval.data.collection import Collection, load_collection
 from asyncval.data.files import digest_of
-from asyncval.execution.messages import WorkerSetup
+from asyncval.execution.messages import CorpusSetup, WorkerSetup
 from asyncval.subsets.manifest import manifest_remarks
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,14 @@ def worker_setup(
     return WorkerSetup(
         query_files=[str(each.path.absolute()) for each in collection.query_sets],
         qrel_files=[str(each.qrels_path.absolute()) for each in collection.query_sets],
-        passage_files=[str(path.absolute()) for path in collection.corpus.files],
         query_digests=[digest_of([each.path]) for each in collection.query_sets],
-        corpus_digest=collection.corpus.digest,
+        query_corpora=[each.corpus for each in collection.query_sets],
+        corpora={
+            "": CorpusSetup(
+                files=[str(path.absolute()) for path in collection.corpus.files],
+                digest=collection.corpus.digest,
+            )
+        },
         measures=[str(measure) for measure in parse_measures(config.metrics)],
         depth=config.depth,
         options=config.encoder_options(),
@@ -126,9 +131,15 @@ def describe_plan(setup: WorkerSetup, precision: str) -> dict[str, Any]:
         "queries": setup.query_digests,
         "qrels": [digest_of([Path(path)]) for path in setup.qrel_files],
         "query_sets": [Path(path).name for path in setup.query_files],
-        "corpus": setup.corpus_digest,
+        "corpus": _digests(setup),
         "encoding": asdict(setup.options),
         "precision": precision,
         "depth": setup.depth,
         "measures": setup.measures,
     }
+
+
+def _digests(setup: WorkerSetup) -> str | dict[str, str]:
+    """Return the digest of the corpus, or of each by its name."""
+    digests = {name: corpus.digest for name, corpus in setup.corpora.items()}
+    return digests[""] if list(digests) == [""] else digests

@@ -95,13 +95,17 @@ class LoadedCheckpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySet:
-    """Queries of one file, in its order, and the judgements for them."""
+    """Queries of one file, in its order, and the judgements for them.
+
+    `corpus` is the name of the corpus that they are asked of, empty where there is only one.
+    """
 
     name: str
     path: Path
     qrels_path: Path
     queries: tuple[Text, ...]
     judgements: Judgements
+    corpus: str = ""
 
     @property
     def judged(self) -> tuple[str, ...]:

@@ -15,14 +15,25 @@ from asyncval.core.types import Checkpoint, EncoderOptions, Job, Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusSetup:
+    """The files of a corpus, in reading order, and the digest of their content."""
+
+    files: list[str]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    """Everything that an evaluation process needs to know before its first job."""
+    """Everything that an evaluation process needs to know before its first job.
+
+    `corpora` is by name; `query_corpora` names that of each query file.
+    """
 
     query_files: list[str]
     qrel_files: list[str]
-    passage_files: list[str]
     query_digests: list[str]
-    corpus_digest: str
+    query_corpora: list[str]
+    corpora: dict[str, CorpusSetup]
     measures: list[str]
     depth: int
     options: EncoderOptions
@@ -43,10 +54,13 @@ def setups_to_json(setups: Mapping[str, WorkerSetup]) -> str:
 
 def setups_from_json(line: str) -> dict[str, WorkerSetup]:
     """Read what `setups_to_json` wrote."""
-    return {
-        lane: WorkerSetup(**{**values, "options": EncoderOptions(**values["options"])})
-        for lane, values in json.loads(line).items()
-    }
+    return {lane: _setup(values) for lane, values in json.loads(line).items()}
+
+
+def _setup(values: dict[str, Any]) -> WorkerSetup:
+    corpora = {name: CorpusSetup(**each) for name, each in values["corpora"].items()}
+    options = EncoderOptions(**values["options"])
+    return WorkerSetup(**{**values, "corpora": corpora, "options": options})
 
 
 def job_to_json(job: Job) -> str:

@@ -1,9 +1,15 @@
-"""Token ids become vectors: batches by a token budget, every core or the device kept busy."""
+"""Token ids become vectors: batches by a token budget, every core or the device kept busy.
+
+Texts are taken in portions. A batch never reaches over the end of a portion, whether the vectors
+are kept or not, so a result does not depend on what is kept, and memory does not grow with the
+number of texts.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
 
 CPU_TOKENS = 2048  # keeps the activations near a core's cache
 GPU_TOKENS = 32768
+CPU_TEXTS = 65536  # enough texts of every length, and what FAISS likes to search at once
+GPU_TEXTS = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,11 @@ class Encoding:
         return max(budget >> (2 * self.shrink), 1)
 
     @property
+    def texts_at_once(self) -> int:
+        """How many texts a portion has."""
+        return CPU_TEXTS if self.device == "cpu" else GPU_TEXTS
+
+    @property
     def num_workers(self) -> int:
         """Threads that run forward passes: one per core, each with one thread of torch's own.
 
@@ -46,6 +59,14 @@ class Encoding:
         result does not depend on their number.
         """
         return len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """Vectors of consecutive texts, float32 [N, D], the first of which has the position `first`."""
+
+    first: int
+    vectors: NDArray[np.float32]
 
 
 def encode(
@@ -57,6 +78,24 @@ def encode(
 ) -> NDArray[np.float32]:
     """Return the vectors of all texts, float32 [N, D], in the store's order.
 
+    The arguments and errors are those of `encode_portions`.
+    """
+    portions = encode_portions(tokens, forward, encoding=encoding, on_progress=on_progress)
+    buffer = VectorBuffer(len(tokens))
+    for portion in portions:
+        buffer.add(portion)
+    return buffer.vectors
+
+
+def encode_portions(
+    tokens: TokenStore,
+    forward: Callable[["Tensor", "Tensor"], "Tensor"],
+    *,
+    encoding: Encoding,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[Portion]:
+    """Yield the vectors of all texts in portions, in the store's order.
+
     Args:
         tokens: The texts.
         forward: Ids and mask, int64 [B, T] on the device, to vectors [B, D].
@@ -66,6 +105,52 @@ def encode(
     Raises:
         CheckpointBroken: A vector has a value that is not a finite number.
     """
+    with ThreadPoolExecutor(encoding.num_workers, initializer=_one_thread) as pool:
+        for first in range(0, len(tokens), encoding.texts_at_once):
+            vectors = _encode_some(
+                tokens[first : first + encoding.texts_at_once],
+                forward,
+                encoding=encoding,
+                pool=pool,
+                on_progress=partial(_advance, on_progress, first),
+            )
+            yield Portion(first=first, vectors=vectors)
+            del vectors  # whoever has searched it is done with it
+
+
+class VectorBuffer:
+    """One array for the vectors of N texts that come in portions."""
+
+    def __init__(self, num_texts: int) -> None:
+        self._num_texts = num_texts
+        self._vectors: NDArray[np.float32] | None = None
+
+    def add(self, portion: Portion) -> None:
+        """Copy a portion to its place; one that is everything is kept as it is."""
+        if len(portion.vectors) == self._num_texts:
+            self._vectors = portion.vectors
+            return
+        if self._vectors is None:
+            shape = (self._num_texts, portion.vectors.shape[1])
+            self._vectors = np.empty(shape, dtype=np.float32)
+        self._vectors[portion.first : portion.first + len(portion.vectors)] = portion.vectors
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """All vectors, float32 [N, D]."""
+        assert self._vectors is not None, "there is always at least one text"
+        return self._vectors
+
+
+def _encode_some(
+    tokens: TokenStore,
+    forward: Callable[["Tensor", "Tensor"], "Tensor"],
+    *,
+    encoding: Encoding,
+    pool: ThreadPoolExecutor,
+    on_progress: Callable[[int], None],
+) -> NDArray[np.float32]:
+    """Return the vectors of the texts of one portion, float32 [N, D]."""
     import torch
 
     def run(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -82,19 +167,18 @@ def encode(
     batches = plan_batches(
         tokens.lengths, max_tokens=encoding.max_tokens, max_texts=encoding.batch_size
     )
-    with ThreadPoolExecutor(encoding.num_workers, initializer=_one_thread) as pool:
-        futures = [pool.submit(run, rows) for rows in batches]
-        try:
-            for future in as_completed(futures):
-                rows, vectors = future.result()
-                if embeddings is None:
-                    embeddings = np.empty((len(tokens), vectors.shape[1]), dtype=np.float32)
-                embeddings[rows] = vectors
-                done += len(rows)
-                on_progress(done)
-        except BaseException:
-            _cancel(futures)
-            raise
+    futures = [pool.submit(run, rows) for rows in batches]
+    try:
+        for future in as_completed(futures):
+            rows, vectors = future.result()
+            if embeddings is None:
+                embeddings = np.empty((len(tokens), vectors.shape[1]), dtype=np.float32)
+            embeddings[rows] = vectors
+            done += len(rows)
+            on_progress(done)
+    except BaseException:
+        _cancel(futures)
+        raise
     assert embeddings is not None, "there is always at least one text"
     if not np.isfinite(embeddings).all():
         bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
@@ -103,6 +187,10 @@ def encode(
             "training diverged, or the precision is too small for this model."
         )
     return embeddings
+
+
+def _advance(on_progress: Callable[[int], None], before: int, done: int) -> None:
+    on_progress(before + done)
 
 
 def _one_thread() -> None:

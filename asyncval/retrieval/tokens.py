@@ -1,9 +1,10 @@
 """Texts become token ids once, and are kept as flat arrays on disk.
 
 A store is a folder with `ids.bin` (all token ids after one another, special tokens
-included), `offsets.npy` (int64 [N+1], where each text begins), `text_ids.npy` (the ids of the
-texts as UTF-8 bytes) and `about.json`. It is named by a digest of everything that it depends
-on, written aside and renamed, and mapped into memory by whoever uses it.
+included), `offsets.bin` (int64 [N+1], where each text begins), `text_ids.bin` and
+`text_id_offsets.bin` (the same for the ids of the texts, in UTF-8) and `about.json`. It is named
+by a digest of everything that it depends on, written aside and renamed, and mapped into memory
+by whoever uses it. Neither writing nor reading holds more than some thousand texts in memory.
 """
 
 import hashlib
@@ -11,9 +12,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,35 +24,62 @@ from numpy.typing import NDArray
 from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
 from asyncval.core.types import Text
 
-FORMAT = 1
+FORMAT = 2
 TEXTS_AT_ONCE = 4096
+IDS = ("ids.bin", "offsets.bin")
+TEXT_IDS = ("text_ids.bin", "text_id_offsets.bin")
 MAX_UNKNOWN = 0.5
 """The share of unknown tokens above which a tokenizer cannot be the right one."""
 
 
 class TextIds(Sequence[str]):
-    """Ids of texts, kept as an array of UTF-8 bytes and decoded one at a time."""
+    """Ids of N texts, kept as UTF-8 bytes, uint8, and where each begins, int64 [N+1]."""
 
-    def __init__(self, encoded: NDArray[np.bytes_]) -> None:
+    def __init__(self, encoded: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
         self._encoded = encoded
+        self._offsets = offsets
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> "TextIds":
+        """Return these ids."""
+        encoded = [each.encode() for each in ids]
+        return cls(
+            np.frombuffer(b"".join(encoded), dtype=np.uint8),
+            np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+        )
 
     def __len__(self) -> int:
-        return len(self._encoded)
+        return len(self._offsets) - 1
 
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> "TextIds": ...
     def __getitem__(self, index: int | slice) -> "str | TextIds":
-        found = self._encoded[index]
-        return TextIds(found) if isinstance(index, slice) else bytes(found).decode()
+        if isinstance(index, slice):
+            return TextIds(self._encoded, _offsets_of(self._offsets, index))
+        place = range(len(self))[index]
+        begin, end = self._offsets[place : place + 2]
+        return self._encoded[begin:end].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        return (each.decode() for each in self._encoded.tolist())
+        """Yield them without holding all in memory."""
+        for start in range(0, len(self), TEXTS_AT_ONCE):
+            offsets = self._offsets[start : start + TEXTS_AT_ONCE + 1]
+            some = self._encoded[offsets[0] : offsets[-1]].tobytes()
+            for begin, end in pairwise((offsets - offsets[0]).tolist()):
+                yield some[begin:end].decode()
 
     def take(self, rows: NDArray[np.int64]) -> "TextIds":
         """Return the ids in these rows, in this order."""
-        return TextIds(self._encoded[rows])
+        return TextIds.of(self[row] for row in rows.tolist())
+
+
+def _offsets_of(offsets: NDArray[np.int64], texts: slice) -> NDArray[np.int64]:
+    """Return the offsets of some consecutive texts, their end included."""
+    start, stop, step = texts.indices(len(offsets) - 1)
+    assert step == 1, "texts are taken in portions"
+    return offsets[start : max(start, stop) + 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +93,12 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __getitem__(self, texts: slice) -> "TokenStore":
+        """Return consecutive texts, over the same memory."""
+        return replace(
+            self, offsets=_offsets_of(self.offsets, texts), text_ids=self.text_ids[texts]
+        )
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -130,16 +164,16 @@ class Tokenizer:
         if isinstance(texts[0].content, str):
             if not all(isinstance(text.content, str) for text in texts):
                 raise InvalidData("Some texts are token ids and some are strings: use one form.")
-            encoded = self._tokenizer(
-                [recipe.apply(str(text.content)) for text in texts],
-                truncation=True,
-                max_length=recipe.max_length - len(end),
-                add_special_tokens=recipe.special_tokens,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
+            fast = self._tokenizer.backend_tokenizer
+            fast.no_padding()
+            fast.enable_truncation(
+                recipe.max_length - len(end), direction=self._tokenizer.truncation_side
             )
-            return [[*ids, *end] for ids in encoded["input_ids"]]
+            encoded = fast.encode_batch_fast(
+                [recipe.apply(str(text.content)) for text in texts],
+                add_special_tokens=recipe.special_tokens,
+            )
+            return [each.ids + end for each in encoded]
         return [[*self._add_special(text, recipe, len(end)), *end] for text in texts]
 
     def _end(self, recipe: Recipe) -> list[int]:
@@ -249,36 +283,58 @@ def _write_store(
     on_progress: Callable[[int], None],
 ) -> None:
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.uint32)
-    lengths: list[NDArray[np.int64]] = []
-    text_ids: list[bytes] = []
-    unknown = 0
-    with (folder / "ids.bin").open("wb") as file:
+    done = unknown = 0
+    with _Ragged(folder, IDS) as tokens, _Ragged(folder, TEXT_IDS) as text_ids:
         remaining = iter(texts)
         while some := list(islice(remaining, TEXTS_AT_ONCE)):
             encoded = tokenizer.encode(some, recipe)
-            flat = np.fromiter((token for ids in encoded for token in ids), dtype=dtype)
-            flat.tofile(file)
-            lengths.append(np.array([len(ids) for ids in encoded], dtype=np.int64))
-            text_ids.extend(text.id.encode() for text in some)
+            flat = np.fromiter(chain.from_iterable(encoded), dtype=dtype)
+            tokens.add(flat, list(map(len, encoded)))
+            names = [text.id.encode() for text in some]
+            text_ids.add(np.frombuffer(b"".join(names), dtype=np.uint8), list(map(len, names)))
             unknown += tokenizer.count_unknown(flat)
-            on_progress(len(text_ids))
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
-    np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "text_ids.npy", np.array(text_ids))
-    about = {"dtype": dtype.name, "unknown_rate": unknown / max(int(offsets[-1]), 1)}
+            done += len(some)
+            on_progress(done)
+        about = {"dtype": dtype.name, "unknown_rate": unknown / max(tokens.end, 1)}
     (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    """Map the ids; nothing can be mapped of an empty file."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+class _Ragged:
+    """Rows of different lengths that are written after one another, and where each begins."""
+
+    def __init__(self, folder: Path, names: tuple[str, str]) -> None:
+        self.end = 0
+        self._values, self._offsets = ((folder / name).open("wb") for name in names)
+        np.zeros(1, dtype=np.int64).tofile(self._offsets)
+
+    def __enter__(self) -> "_Ragged":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._values.close()
+        self._offsets.close()
+
+    def add(self, values: NDArray[Any], lengths: list[int]) -> None:
+        """Write some rows, one after another, and their lengths."""
+        values.tofile(self._values)
+        ends = self.end + np.cumsum(lengths, dtype=np.int64)
+        ends.tofile(self._offsets)
+        self.end = int(ends[-1])
+
+
+def _mapped(folder: Path, names: tuple[str, str], dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Map rows and offsets; nothing can be mapped of an empty file."""
+    path, offsets = (folder / name for name in names)
+    values = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+    return values, np.memmap(offsets, dtype=np.int64, mode="r")
 
 
 def _open_store(folder: Path) -> TokenStore:
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    ids, offsets = _mapped(folder, IDS, about["dtype"])
     return TokenStore(
-        ids=_mapped(folder / "ids.bin", about["dtype"]),
-        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
-        text_ids=TextIds(np.load(folder / "text_ids.npy", mmap_mode="r")),
+        ids=ids,
+        offsets=offsets,
+        text_ids=TextIds(*_mapped(folder, TEXT_IDS, "uint8")),
         unknown_rate=about["unknown_rate"],
     )

@@ -1,6 +1,6 @@
 """One checkpoint becomes numbers: load, tokenise, encode, search, rank, score."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -8,67 +8,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncval.core.measures import Measure
 from asyncval.core.ports import Clock, ProgressListener
 from asyncval.core.ranking import in_trec_order
-from asyncval.core.types import (
-    Checkpoint,
-    EncoderOptions,
-    LoadedCheckpoint,
-    Progress,
-    QuerySet,
-    Result,
-    Text,
-)
-from asyncval.retrieval.encode import Encoding, encode
-from asyncval.retrieval.sanity import check_passages
+from asyncval.core.types import Checkpoint, LoadedCheckpoint, Progress, QuerySet, Result, Text
+from asyncval.retrieval.encode import Encoding, VectorBuffer, encode, encode_portions
+from asyncval.retrieval.sanity import PassageCheck
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
+from asyncval.retrieval.task import EncodedCorpus, Outcome, Ranking, Task
 from asyncval.retrieval.texts import Tokenizers, load_tokenizers, load_tokens
 from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """The answers to one query set, best first: scores float32 and positions int64, [Q, K].
-
-    `per_query` has every measure's value for each id in `judged`.
-    """
-
-    query_set: QuerySet
-    scores: NDArray[np.float32]
-    positions: NDArray[np.int64]
-    judged: tuple[str, ...]
-    per_query: dict[str, NDArray[np.float64]]
-    query_embeddings: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Everything that a validation found; the result is its summary."""
-
-    result: Result
-    rankings: tuple[Ranking, ...]
-    passage_ids: TextIds
-    passage_embeddings: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What is to be found out about every checkpoint.
-
-    `passages` gives the corpus in reading order, whose files have the digest
-    `corpus_digest`; `query_digests` are those of the query files.
-    """
-
-    query_sets: Sequence[QuerySet]
-    query_digests: Sequence[str]
-    passages: Callable[[], Iterator[Text]]
-    corpus_digest: str
-    measures: Sequence[Measure]
-    depth: int
-    options: EncoderOptions
-    queries_at_once: int | None = None
 
 
 @dataclass(slots=True)
@@ -78,13 +27,37 @@ class _Phases:
     clock: Clock
     listener: ProgressListener
     seconds: dict[str, float] = field(default_factory=dict)
+    _now: Progress = field(default_factory=lambda: Progress(phase=""))
 
     @contextmanager
-    def phase(self, name: str, total: int = 0) -> Iterator[Callable[[int], None]]:
+    def phase(self, name: str, *, done: int = 0, total: int = 0) -> Iterator[None]:
+        """Measure a part of a phase; a name may come again."""
         start = self.clock.monotonic()
-        self.listener(Progress(phase=name, total=total))
-        yield lambda done: self.listener(Progress(phase=name, done=done, total=total))
+        self._now = Progress(phase=name, done=done, total=total)
+        self.listener(self._now)
+        yield
         self.seconds[name] = self.seconds.get(name, 0.0) + self.clock.monotonic() - start
+
+    def advance(self, done: int, *, before: int = 0) -> None:
+        """Tell how much of this phase is done, beside what was done `before`."""
+        self.listener(replace(self._now, done=before + done))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """The tokenised texts of all corpora, by name, and of all query sets, in their order."""
+
+    corpora: Mapping[str, TokenStore]
+    queries: Sequence[TokenStore]
+    shortened: tuple[str, ...]
+
+    @property
+    def num_passages(self) -> int:
+        return sum(map(len, self.corpora.values()))
+
+    @property
+    def num_queries(self) -> int:
+        return sum(map(len, self.queries))
 
 
 class Validator:
@@ -133,50 +106,32 @@ class Validator:
         Raises:
             CheckpointError: It cannot be evaluated, or its numbers could not be trusted.
         """
-        task = self._task
         encoding = replace(self._encoding, shrink=shrink)
         phases = _Phases(self._clock, listener)
         start = self._clock.monotonic()
         with phases.phase("load"):
             loaded = self._load(checkpoint)
-            tokenizers = load_tokenizers(loaded, task.options, name=checkpoint.name)
-        with phases.phase("tokenize") as advance:
-            passages, shortened = self._tokens(
-                loaded,
-                tokenizers,
-                task.corpus_digest,
-                task.passages,
-                is_query=False,
-                advance=advance,
+            tokenizers = load_tokenizers(loaded, self._task.options, name=checkpoint.name)
+        with phases.phase("tokenize"):
+            tokens = self._tokenize(loaded, tokenizers, phases)
+        queries = self._encode_queries(tokens, loaded, encoding, phases)
+        answers = [
+            TopK(vectors, depth=self._task.depth, queries_at_once=self._task.queries_at_once)
+            for vectors in queries
+        ]
+        corpora: dict[str, EncodedCorpus] = {}
+        warnings = [*loaded.assumed, *tokens.shortened]
+        for name in tokens.corpora:
+            check = PassageCheck(len(tokens.corpora[name]), expected_dimension=dimension)
+            corpora[name] = self._search(
+                name, tokens, answers, loaded=loaded, encoding=encoding, check=check, phases=phases
             )
-            asked = [
-                self._tokens(
-                    loaded, tokenizers, digest, partial(iter, query_set.queries), is_query=True
-                )
-                for digest, query_set in zip(task.query_digests, task.query_sets, strict=True)
-            ]
-        queries = [store for store, _ in asked]
-        shortened += asked[0][1]
-        with phases.phase("encode queries", sum(map(len, queries))) as advance:
-            query_vectors = [
-                encode(q, loaded.encoder.encode_queries, encoding=encoding, on_progress=advance)
-                for q in queries
-            ]
-        with phases.phase("encode passages", len(passages)) as advance:
-            passage_vectors = encode(
-                passages,
-                loaded.encoder.encode_passages,
-                encoding=encoding,
-                on_progress=advance,
-            )
-            alike = tuple(check_passages(passage_vectors, expected_dimension=dimension))
-        with phases.phase("search"):
-            found = [self._search(vectors, passage_vectors) for vectors in query_vectors]
+            warnings += check.warnings()
         with phases.phase("score"):
             rankings = tuple(
-                self._rank(each, vectors, scores, positions, passages.text_ids)
-                for each, vectors, (scores, positions) in zip(
-                    task.query_sets, query_vectors, found, strict=True
+                self._rank(query_set, vectors, found, corpora[query_set.corpus].passage_ids)
+                for query_set, vectors, found in zip(
+                    self._task.query_sets, queries, answers, strict=True
                 )
             )
         seconds = {**phases.seconds, "total": self._clock.monotonic() - start}
@@ -184,53 +139,124 @@ class Validator:
             result=Result(
                 metrics=_means(rankings),
                 seconds=seconds,
-                num_texts=len(passages) + sum(map(len, queries)),
-                dimension=passage_vectors.shape[1],
-                warnings=(*loaded.assumed, *shortened, *alike),
+                num_texts=tokens.num_passages + tokens.num_queries,
+                dimension=queries[0].shape[1],
+                warnings=tuple(dict.fromkeys(warnings)),
             ),
             rankings=rankings,
-            passage_ids=passages.text_ids,
-            passage_embeddings=passage_vectors,
+            corpora=corpora,
         )
 
-    def _tokens(
-        self,
-        loaded: LoadedCheckpoint,
-        tokenizers: Tokenizers,
-        digest: str,
-        texts: Callable[[], Sequence[Text] | Iterator[Text]],
-        *,
-        is_query: bool,
-        advance: Callable[[int], None] = lambda done: None,
-    ) -> tuple[TokenStore, tuple[str, ...]]:
-        return load_tokens(
-            loaded,
-            tokenizers,
-            options=self._task.options,
-            cache=self._cache,
-            content=digest,
-            texts=texts,
-            is_query=is_query,
-            on_progress=advance,
+    def _tokenize(
+        self, loaded: LoadedCheckpoint, tokenizers: Tokenizers, phases: _Phases
+    ) -> _Tokens:
+        task = self._task
+        remarks: list[str] = []
+
+        def store(
+            content: str,
+            texts: Callable[[], Sequence[Text] | Iterator[Text]],
+            *,
+            is_query: bool,
+        ) -> TokenStore:
+            tokens, remark = load_tokens(
+                loaded,
+                tokenizers,
+                options=task.options,
+                cache=self._cache,
+                content=content,
+                texts=texts,
+                is_query=is_query,
+                on_progress=phases.advance,
+            )
+            remarks.extend(remark)
+            return tokens
+
+        return _Tokens(
+            corpora={
+                name: store(corpus.digest, corpus.passages, is_query=False)
+                for name, corpus in task.corpora.items()
+            },
+            queries=[
+                store(digest, partial(iter, each.queries), is_query=True)
+                for digest, each in zip(task.query_digests, task.query_sets, strict=True)
+            ],
+            shortened=tuple(remarks),
         )
+
+    def _encode_queries(
+        self, tokens: _Tokens, loaded: LoadedCheckpoint, encoding: Encoding, phases: _Phases
+    ) -> list[NDArray[np.float32]]:
+        vectors = []
+        done = 0
+        for queries in tokens.queries:
+            with phases.phase("encode queries", done=done, total=tokens.num_queries):
+                advance = partial(phases.advance, before=done)
+                vectors.append(
+                    encode(
+                        queries,
+                        loaded.encoder.encode_queries,
+                        encoding=encoding,
+                        on_progress=advance,
+                    )
+                )
+            done += len(queries)
+        return vectors
 
     def _search(
-        self, queries: NDArray[np.float32], passages: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        top = TopK(queries, depth=self._task.depth, queries_at_once=self._task.queries_at_once)
-        top.add(passages, first=0)
-        return top.answers()
+        self,
+        name: str,
+        tokens: _Tokens,
+        answers: Sequence[TopK],
+        *,
+        loaded: LoadedCheckpoint,
+        encoding: Encoding,
+        check: PassageCheck,
+        phases: _Phases,
+    ) -> EncodedCorpus:
+        """Encode one corpus, portion by portion, and search each for what concerns it."""
+        passages = tokens.corpora[name]
+        names = list(tokens.corpora)
+        before = sum(len(tokens.corpora[each]) for each in names[: names.index(name)])
+        concerned = [
+            top
+            for query_set, top in zip(self._task.query_sets, answers, strict=True)
+            if query_set.corpus == name
+        ]
+        buffer = VectorBuffer(len(passages)) if self._task.keep_vectors else None
+        portions = encode_portions(
+            passages,
+            loaded.encoder.encode_passages,
+            encoding=encoding,
+            on_progress=partial(phases.advance, before=before),
+        )
+        done = before
+        while True:
+            with phases.phase("encode passages", done=done, total=tokens.num_passages):
+                portion = next(portions, None)
+            if portion is None:
+                break
+            check.add(portion.vectors, first=portion.first)
+            with phases.phase("search"):
+                for top in concerned:
+                    top.add(portion.vectors, first=portion.first)
+            if buffer is not None:
+                buffer.add(portion)
+            done += len(portion.vectors)
+            del portion  # its memory is what the next one needs
+        return EncodedCorpus(
+            passage_ids=passages.text_ids, embeddings=buffer.vectors if buffer else None
+        )
 
     def _rank(
         self,
         query_set: QuerySet,
         vectors: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        positions: NDArray[np.int64],
+        found: TopK,
         passage_ids: TextIds,
     ) -> Ranking:
         scores, positions = in_trec_order(
-            scores, positions, passage_ids=passage_ids, depth=self._task.depth
+            *found.answers(), passage_ids=passage_ids, depth=self._task.depth
         )
         scorer = self._scorers.get(query_set.name)
         if scorer is None:  # the corpus is the same for all checkpoints, so its numbers are too
@@ -238,6 +264,7 @@ class Validator:
             self._scorers[query_set.name] = scorer
         return Ranking(
             query_set=query_set,
+            passage_ids=passage_ids,
             scores=scores,
             positions=positions,
             judged=scorer.query_ids,

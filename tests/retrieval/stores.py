@@ -16,8 +16,8 @@ def make_store(lengths, *, seed=0, vocabulary=80):
     """Return a store of random texts of these lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.random.default_rng(seed).integers(4, vocabulary, offsets[-1]).astype(np.uint16)
-    names = np.array([f"d{number}".encode() for number in range(len(lengths))])
-    return TokenStore(ids=ids, offsets=offsets, text_ids=TextIds(names))
+    names = TextIds.of(f"d{number}" for number in range(len(lengths)))
+    return TokenStore(ids=ids, offsets=offsets, text_ids=names)
 
 
 def make_query_set(judgements, query_ids, *, name="dev"):

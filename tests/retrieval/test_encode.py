@@ -9,7 +9,7 @@ from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.core.errors import CheckpointBroken
 from asyncval.core.types import Checkpoint, EncoderOptions
 from asyncval.retrieval import encode as encode_module
-from asyncval.retrieval.encode import Encoding, encode
+from asyncval.retrieval.encode import Encoding, encode, encode_portions
 from tests.retrieval.stores import make_store
 
 CPU = Encoding(device="cpu")
@@ -78,6 +78,19 @@ def test_as_many_workers_as_there_are_cores_work_at_once(store, cores, monkeypat
     encode(store, meet, encoding=CPU)
     assert 1 <= len(met) <= 2
     assert set(met) == {1}  # each has one thread of torch's own
+
+
+def test_portions_are_consecutive_and_give_what_one_buffer_gives(store, forward, monkeypatch):
+    monkeypatch.setattr(encode_module, "CPU_TEXTS", 17)
+    progress: list[int] = []
+    portions = list(encode_portions(store, forward, encoding=CPU, on_progress=progress.append))
+    assert [portion.first for portion in portions] == [0, 17, 34, 51]
+    together = np.concatenate([portion.vectors for portion in portions])
+    assert np.array_equal(together, encode(store, forward, encoding=CPU))
+    assert progress == sorted(progress)
+    assert progress[-1] == 60
+    monkeypatch.undo()
+    np.testing.assert_allclose(together, encode(store, forward, encoding=CPU), atol=1e-5)
 
 
 def test_progress_ends_with_all_texts(store, forward):

@@ -254,7 +254,27 @@ def test_a_folder_without_a_tokenizer_is_unsupported_with_the_flag_that_helps(tm
 
 def test_text_ids_of_all_scripts_come_back_one_at_a_time_and_in_slices():
     ids = ["a", "é", "日本", "", "0007"]
-    found = TextIds(np.array([each.encode() for each in ids]))
+    found = TextIds.of(ids)
     assert [found[place] for place in range(len(ids))] == list(found) == ids
     assert list(found[1:3]) == ["é", "日本"]
     assert found.index("日本") == 2
+
+
+def test_some_consecutive_texts_of_a_store_are_a_store(cache, tokenizer):
+    store = store_of(cache, tokenizer, make_texts(make_sentences(20)))
+    some = store[5:9]
+    assert len(some) == 4
+    assert ids_of(some) == ids_of(store)[5:9]
+    assert some.lengths.tolist() == store.lengths.tolist()[5:9]
+    assert list(some.text_ids) == list(store.text_ids)[5:9]
+    assert some.text_ids[-1] == "d8"
+    assert len(store[15:99]) == 5
+    assert len(store[7:7]) == len(store[9:3]) == 0
+    with pytest.raises(IndexError):
+        some.text_ids[4]
+
+
+def test_ids_of_any_length_are_kept_as_they_are(cache, tokenizer):
+    names = ["", "7", "x" * 3000, "ü☃", " a\t", "007"]
+    texts = [Text(id=name, text="ocean") for name in names]
+    assert list(store_of(cache, tokenizer, texts).text_ids) == names

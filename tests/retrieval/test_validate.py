@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -6,9 +9,11 @@ from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.core.errors import CheckpointUnsupported
 from asyncval.core.measures import parse_measures
 from asyncval.core.types import Checkpoint, EncoderOptions, Text
+from asyncval.retrieval import encode as encode_module
 from asyncval.retrieval.encode import Encoding
+from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
-from asyncval.retrieval.validate import Task, Validator
+from asyncval.retrieval.validate import Validator
 from tests.clocks import FakeClock
 from tests.models import make_sentences
 from tests.retrieval.stores import make_query_set, make_texts
@@ -26,22 +31,27 @@ def reads():
 def validator(tmp_path, reads):
     """Return a function that makes a validator of these query sets."""
 
-    def make(query_sets, *, depth=20, **said):
+    def make(query_sets, *, depth=20, corpora=None, keep_vectors=True, **said):
         options = EncoderOptions(pooling="mean", **said)
 
-        def passages():
+        def read(texts):
             reads.append(1)
-            return iter(PASSAGES)
+            return iter(texts)
 
         return Validator(
             Task(
                 query_sets=query_sets,
                 query_digests=[each.name for each in query_sets],
-                passages=passages,
-                corpus_digest="corpus",
+                corpora={
+                    name: CorpusTexts(
+                        digest=f"{texts[0].id} to {texts[-1].id}", passages=partial(read, texts)
+                    )
+                    for name, texts in (corpora or {"": PASSAGES}).items()
+                },
                 measures=parse_measures(["RR@10", "nDCG@10", "R@20"]),
                 depth=depth,
                 options=options,
+                keep_vectors=keep_vectors,
             ),
             load=lambda each: load_checkpoint(each, options, device="cpu", precision="fp32"),
             encoding=Encoding(device="cpu"),
@@ -75,7 +85,7 @@ def test_the_numbers_are_what_trec_eval_makes_of_the_ranking(validator, checkpoi
     outcome = validator([query_set()]).validate(checkpoint)
     [ranking] = outcome.rankings
     run = {
-        query.id: {outcome.passage_ids[p]: float(s) for p, s in zip(places, scores, strict=True)}
+        query.id: {ranking.passage_ids[p]: float(s) for p, s in zip(places, scores, strict=True)}
         for query, places, scores in zip(
             ranking.query_set.queries, ranking.positions, ranking.scores, strict=True
         )
@@ -92,7 +102,7 @@ def test_the_numbers_are_what_trec_eval_makes_of_the_ranking(validator, checkpoi
 def test_the_ranking_is_that_of_all_inner_products(validator, checkpoint):
     outcome = validator([query_set()]).validate(checkpoint)
     [ranking] = outcome.rankings
-    products = ranking.query_embeddings @ outcome.passage_embeddings.T
+    products = ranking.query_embeddings @ outcome.corpora[""].embeddings.T
     best = -np.sort(-products, axis=1)[:, :20]
     np.testing.assert_allclose(ranking.scores, best, rtol=1e-5)
     found = np.take_along_axis(products, ranking.positions, 1)
@@ -123,6 +133,50 @@ def test_several_query_sets_have_their_names_before_their_measures(validator, ch
     assert {f"test/{measure}": value for measure, value in alone.items()} == {
         name: value for name, value in metrics.items() if name.startswith("test/")
     }
+
+
+def test_each_query_set_is_searched_in_its_own_corpus(validator, checkpoint):
+    corpora = {"one": PASSAGES[:25], "two": PASSAGES[25:]}
+    sets = [replace(query_set(name), corpus=name) for name in ("one", "two", "one again")]
+    sets[2] = replace(sets[2], corpus="one")
+    outcome = validator(sets, corpora=corpora).validate(checkpoint)
+    for ranking, corpus in zip(outcome.rankings, ("one", "two", "one"), strict=True):
+        [alone] = (
+            validator([query_set()], corpora={"": corpora[corpus]}).validate(checkpoint).rankings
+        )
+        assert list(ranking.passage_ids) == [text.id for text in corpora[corpus]]
+        np.testing.assert_array_equal(ranking.positions, alone.positions)
+        for measure, values in alone.per_query.items():
+            np.testing.assert_array_equal(ranking.per_query[measure], values)
+    assert outcome.result.num_texts == 60 + 3 * 8
+
+
+def test_progress_over_several_corpora_and_query_sets_goes_to_the_sum(validator, checkpoint):
+    told: dict[str, list[tuple[int, int]]] = {}
+    sets = [replace(query_set(name), corpus=name) for name in ("one", "two")]
+    validator(sets, corpora={"one": PASSAGES[:25], "two": PASSAGES[25:]}).validate(
+        checkpoint,
+        listener=lambda each: told.setdefault(each.phase, []).append((each.done, each.total)),
+    )
+    for phase, total in (("encode queries", 16), ("encode passages", 60)):
+        assert told[phase] == sorted(told[phase])
+        assert told[phase][-1] == (total, total)
+
+
+def test_vectors_that_are_dropped_portion_by_portion_give_the_same_ranking(
+    validator, checkpoint, monkeypatch
+):
+    monkeypatch.setattr(encode_module, "CPU_TEXTS", 7)
+    kept = validator([query_set()]).validate(checkpoint)
+    dropped = validator([query_set()], keep_vectors=False).validate(checkpoint)
+    assert dropped.corpora[""].embeddings is None
+    assert kept.corpora[""].embeddings.shape == (60, 16)
+    np.testing.assert_array_equal(dropped.rankings[0].positions, kept.rankings[0].positions)
+    np.testing.assert_array_equal(dropped.rankings[0].scores, kept.rankings[0].scores)
+    monkeypatch.undo()
+    whole = validator([query_set()]).validate(checkpoint)
+    np.testing.assert_array_equal(whole.rankings[0].positions, kept.rankings[0].positions)
+    np.testing.assert_allclose(whole.rankings[0].scores, kept.rankings[0].scores, atol=1e-5)
 
 
 def test_a_length_that_the_model_cannot_take_is_shortened_with_a_warning(validator, checkpoint):
