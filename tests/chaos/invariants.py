@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.chaos.runner import Generation, Outcome, workers_of
+from tests.chaos.runner import Generation, Life, Outcome, workers_of
 from tests.reliability.saving import order
 
 WHOLE_SECONDS = 0.2
 """How long a checkpoint must be whole, while a daemon scans, to be promised a validation."""
+CATCH_UP_SECONDS = 2.5
+"""How long after a full disk everything is recorded: the longest time between two scans."""
 ORPHAN_SECONDS = 3.0
 Row = Mapping[str, Any]
 
@@ -81,10 +83,19 @@ def is_promised(generation: Generation, outcome: Outcome) -> bool:
     for life in outcome.lives:
         if life.scans_from is None:
             continue
-        end = min(life.until or float("inf"), generation.ended_at or float("inf"))
+        end = min(_records_until(life, outcome), generation.ended_at or float("inf"))
         if end - max(life.scans_from, generation.whole_at) >= WHOLE_SECONDS:
             return True
     return False
+
+
+def _records_until(life: Life, outcome: Outcome) -> float:
+    """Return when a daemon recorded last: one killed on a full disk takes along what it kept."""
+    until = life.until or float("inf")
+    for began, ended in outcome.full_disks:
+        if began <= until <= ended + CATCH_UP_SECONDS:
+            return began
+    return until
 
 
 def shown(rows: list[Row]) -> list[Row]:

@@ -60,6 +60,8 @@ class Outcome:
     folder: Path
     generations: list[Generation] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
+    full_disks: list[tuple[float, float]] = field(default_factory=list)
+    """When there was no space left, and when there was some again."""
     num_worker_kills: int = 0
     num_torn_exports: int = 0
     exit_code: int | None = None
@@ -234,7 +236,9 @@ class Writer:
         elif action.deed == "recreate root":
             self._recreate_root(action)
         elif action.deed == "fill disk":
+            began = time.monotonic()
             fill_disk(self._outcome.output, seconds=action.seconds)
+            self._outcome.full_disks.append((began, time.monotonic()))
         else:
             self._keeper.schedule_kill(action)
 
