@@ -1,53 +1,58 @@
 """A Sentence Transformers folder: `modules.json` names the modules, each in its own folder.
 
-Read from the files alone, for versions 2 to 6: a transformer, pooling by one mode, dense
-layers, normalisation, prompts, similarity and length.
+Read from the files alone, for versions 2 to 6: every module that makes one vector of a text,
+routers that send queries and passages different ways, prompts, similarity and length.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
-    TransformerEncoder,
+    TwoTowers,
     agree,
     closing_layers,
-    first_line,
-    load_backbone,
     max_positions,
-    tokenizer_files,
     tokenizer_folder,
-    unit_length,
-    weight_files,
 )
-from asyncval.checkpoints.peft import CONFIG as ADAPTER
-from asyncval.checkpoints.peft import WEIGHTS as ADAPTER_WEIGHTS
-from asyncval.checkpoints.peft import adapter_files, load_adapted
-from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
-from asyncval.core.types import (
-    EncoderOptions,
-    LoadedCheckpoint,
-    Pooling,
-    Precision,
-    Reading,
-    Similarity,
+from asyncval.checkpoints.modules import (
+    FILES,
+    LOADERS,
+    REFUSED,
+    TRANSFORMER_CONFIG,
+    VECTOR,
+    Batch,
+    Module,
+    Site,
+    pooling_modes,
+    read_config,
+    require,
+    transformer,
 )
+from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported
+from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision, Reading, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODULES = "modules.json"
 MODEL_CONFIG = "config_sentence_transformers.json"
-TRANSFORMER_CONFIG = "sentence_bert_config.json"
-POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-POOLING_KEYS: Mapping[str, Pooling] = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last",
-}
+ROUTERS = ("Router", "Asym")
+ROUTER_CONFIG = "router_config.json"
+PACKAGE = "sentence_transformers."
 SIMILARITIES: Mapping[str, Similarity] = {"cosine": "cos", "dot": "ip", "dot_product": "ip"}
-PASSAGE_PROMPTS = ("document", "passage", "corpus")
+OTHER_MODELS = {
+    "CrossEncoder": "it scores a query together with a passage (a re-ranker)",
+    "MultiVectorEncoder": "it keeps a vector for every token (ColBERT)",
+    "SparseEncoder": "its vectors have a place for every token of the vocabulary",
+}
+TASKS = (("query",), ("document", "passage", "corpus", "doc"))
+"""What the two sides are called, as a prompt or as a route; the first name counts most."""
+
+Step = tuple[str, str]
+"""A module's kind, and its folder with a closing slash, or empty."""
 
 
 class SentenceTransformers:
@@ -60,180 +65,303 @@ class SentenceTransformers:
         return MODULES in folder or MODEL_CONFIG in folder
 
     def model_files(self, folder: Folder) -> Sequence[str]:
-        """Return the files of every module that `modules.json` names."""
-        files = [MODULES, *_present(folder, MODEL_CONFIG)]
-        for kind, prefix in _modules(folder):
-            if kind == "Transformer":
-                files += _transformer_files(folder, prefix)
-                files += _present(folder, f"{prefix}{TRANSFORMER_CONFIG}")
-                files += tokenizer_files(folder, prefix)
-            elif kind == "Pooling":
-                _require(folder, f"{prefix}config.json")
-                files.append(f"{prefix}config.json")
-            elif kind == "Dense":
-                _require(folder, f"{prefix}config.json")
-                files += [f"{prefix}config.json", *weight_files(folder, prefix)]
-            elif kind != "Normalize":
-                raise CheckpointUnsupported(f"{MODULES} has a module {kind!r}, which is not known.")
-        return files
+        """Return the files of every module that queries or passages go through."""
+        _refuse_other_models(read_config(folder, MODEL_CONFIG))
+        files = {MODULES, *([MODEL_CONFIG] if MODEL_CONFIG in folder else [])}
+        for task in TASKS:
+            for kind, prefix in _steps(folder, task):
+                files |= {_router_config(folder, prefix)} if kind in ROUTERS else set()
+                files |= set(FILES[kind](folder, prefix)) if kind in FILES else set()
+        return sorted(files)
 
     def load(
         self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
     ) -> LoadedCheckpoint:
         """Load the modules; flags may repeat what the folder says, not contradict it."""
-        modules = _modules(folder)
-        kinds = [kind for kind, _ in modules]
-        if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Pooling") > 1:
-            raise CheckpointUnsupported(
-                f"{MODULES} has {', '.join(kinds)}; a transformer and its pooling must come first."
+        model_config = read_config(folder, MODEL_CONFIG)
+        _refuse_other_models(model_config)
+        chains = [_chain(folder, task) for task in TASKS]
+        prompts, remarks = _prompts(model_config)
+        said = (options.query_prefix, options.passage_prefix)
+        flags = ("--query_prefix", "--passage_prefix")
+        similarity, assumed = _similarity(model_config, options)
+        site = Site(folder=folder, prefix="", options=options, device=device, precision=precision)
+        loader = _Loader(site)
+        towers: list[Chain] = []
+        texts: list[Reading] = []
+        for task, chain, flag, prefix, prompt in zip(
+            TASKS, chains, flags, said, prompts, strict=True
+        ):
+            reading = loader.reading(chain, task)
+            reading = replace(reading, prefix=agree(flag, prefix, prompt or None) or "")
+            closing = closing_layers(options, normalize=None, similarity=similarity)
+            _check_pooling(folder, chain, options)
+            texts.append(reading)
+            towers.append(
+                Chain(
+                    [loader.module(step) for step in chain]
+                    + [_on_vectors(each) for each in closing],
+                    prompt_length=_prompt_length(folder, chain, reading, options),
+                )
             )
-        (_, root), (_, pooling_folder), *rest = modules
-        if root + ADAPTER in folder:
-            backbone = load_adapted(
-                folder, options, device=device, precision=precision, prefix=root
-            )
-        else:
-            backbone = load_backbone(
-                folder.path / root,
-                device=device,
-                precision=precision,
-                trust_remote_code=options.trust_remote_code,
-            )
-        model_config = folder.read_json(MODEL_CONFIG) if MODEL_CONFIG in folder else {}
-        bert_config = (
-            folder.read_json(root + TRANSFORMER_CONFIG)
-            if (root + TRANSFORMER_CONFIG in folder)
-            else {}
+        return LoadedCheckpoint(
+            encoder=TwoTowers(queries=towers[0], passages=towers[1]),
+            queries=texts[0],
+            passages=texts[1],
+            assumed=(*assumed, *remarks),
         )
-        pooling = agree("--pooling", options.pooling, _pooling(folder, pooling_folder))
-        head = [_layer(folder, kind, prefix, device=device) for kind, prefix in rest]
-        head += closing_layers(options, normalize=None, similarity=_similarity(model_config))
-        prompts = model_config.get("prompts") or {}
-        default = prompts.get(model_config.get("default_prompt_name"), "")
+
+
+class Chain:
+    """Modules one after another; `prompt_length` tokens at the start are the prompt's."""
+
+    def __init__(self, modules: Sequence[Module], *, prompt_length: int = 0) -> None:
+        self.modules = modules
+        self.prompt_length = prompt_length
+
+    def encode_queries(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self._encode(ids, mask)
+
+    def encode_passages(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Return [B, D] float32 vectors of [B, T] tokens."""
+        return self._encode(ids, mask)
+
+    def _encode(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        batch: Batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "prompt_length": self.prompt_length,
+        }
+        for module in self.modules:
+            module(batch)
+        return cast("Tensor", batch[VECTOR])
+
+
+class _Loader:
+    """Loads each module once, though both sides may go through it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._modules: dict[Step, Module] = {}
+        self._limits: dict[Step, int | None] = {}
+
+    def module(self, step: Step) -> Module:
+        kind, prefix = step
+        if step not in self._modules:
+            site = replace(self._site, prefix=prefix)
+            if kind == "Transformer":
+                self._modules[step], config = transformer(site)
+                self._limits[step] = max_positions(config)
+            else:
+                self._modules[step] = LOADERS[kind](site)
+        return self._modules[step]
+
+    def reading(self, chain: Sequence[Step], task: Sequence[str]) -> Reading:
+        """Return how the first module of a chain wants its texts, but for the prefix."""
+        kind, prefix = chain[0]
+        folder, options = self._site.folder, self._site.options
+        self.module(chain[0])
+        settings = read_config(folder, prefix + TRANSFORMER_CONFIG)
         limits = (
-            max_positions(backbone.config),
-            bert_config.get("max_seq_length") or _tokenizer_length(folder, root),
+            self._limits.get(chain[0]),
+            settings.get("max_seq_length") or _tokenizer_length(folder, prefix),
+            settings.get(f"{task[0]}_length"),
         )
-        reading = partial(
-            Reading,
-            tokenizer_folder=tokenizer_folder(folder.path / root),
+        return Reading(
+            tokenizer_folder=tokenizer_folder(folder.path / prefix),
             max_length=min((limit for limit in limits if limit), default=None),
-            lower_case=bool(bert_config.get("do_lower_case")),
+            lower_case=bool(settings.get("do_lower_case")),
+            special_tokens=kind != "StaticEmbedding",
             append_eos=bool(options.append_eos),
         )
-        return LoadedCheckpoint(
-            encoder=TransformerEncoder(backbone, pooling=cast(Pooling, pooling), head=head),
-            queries=reading(
-                prefix=_prefix(
-                    "--query_prefix", options.query_prefix, prompts.get("query") or default
-                )
-            ),
-            passages=reading(
-                prefix=_prefix(
-                    "--passage_prefix",
-                    options.passage_prefix,
-                    next((prompts[name] for name in PASSAGE_PROMPTS if prompts.get(name)), default),
-                )
-            ),
+
+
+def _on_vectors(layer: Any) -> Module:  # noqa: ANN401
+    def run(batch: Batch) -> None:
+        batch[VECTOR] = layer(batch[VECTOR])
+
+    return run
+
+
+def _refuse_other_models(model_config: Mapping[str, Any]) -> None:
+    kind = model_config.get("model_type")
+    if kind in OTHER_MODELS:
+        raise CheckpointUnsupported(
+            f"{MODEL_CONFIG} says {kind}: {OTHER_MODELS[kind]}, so there are no vectors to search "
+            "with."
         )
-
-
-def _transformer_files(folder: Folder, prefix: str) -> list[str]:
-    """Return a transformer's files: an adapter's, or a configuration and weights."""
-    if any(prefix + name in folder for name in (ADAPTER, *ADAPTER_WEIGHTS)):
-        return adapter_files(folder, prefix)
-    _require(folder, f"{prefix}config.json")
-    return [f"{prefix}config.json", *weight_files(folder, prefix)]
 
 
 def _tokenizer_length(folder: Folder, prefix: str) -> int | None:
     """Return the maximum length that version 6 keeps with the tokenizer."""
-    name = f"{prefix}tokenizer_config.json"
-    value = folder.read_json(name).get("model_max_length") if name in folder else None
+    value = read_config(folder, f"{prefix}tokenizer_config.json").get("model_max_length")
     return value if isinstance(value, int) and value < 10**6 else None
 
 
-def _modules(folder: Folder) -> list[tuple[str, str]]:
-    """Return (kind, folder with a closing slash or empty) of every module, in order."""
-    _require(folder, MODULES)
+def _chain(folder: Folder, task: Sequence[str]) -> list[Step]:
+    """Return the modules that texts of one side go through.
+
+    Raises:
+        CheckpointUnsupported: They do not make one vector of a text.
+    """
+    chain = [step for step in _steps(folder, task) if step[0] not in ROUTERS]
+    kinds = [kind for kind, _ in chain]
+    begins = kinds[:1] == ["StaticEmbedding"] or (
+        kinds[:1] == ["Transformer"] and "Pooling" in kinds
+    )
+    if not begins or "Transformer" in kinds[1:] or "StaticEmbedding" in kinds[1:]:
+        raise CheckpointUnsupported(
+            f"{MODULES} has {', '.join(kinds)} for a {task[0]}; a transformer and its pooling, or "
+            "a static embedding, must come first."
+        )
+    return chain
+
+
+def _steps(folder: Folder, task: Sequence[str]) -> Iterator[Step]:
+    """Yield the modules of one side, routers too, each followed by those that it leads to."""
+    require(folder, MODULES)
     try:
-        return [
-            (each["type"].rpartition(".")[2], f"{each['path'].strip('/')}/" if each["path"] else "")
-            for each in folder.read_json(MODULES)
+        modules = [
+            (str(each["type"]), _as_prefix(each["path"])) for each in folder.read_json(MODULES)
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointBroken(f"{MODULES} is not a list of modules: {error}.") from error
+    for kind, prefix in modules:
+        yield from _routed(folder, kind, prefix, task)
 
 
-def _pooling(folder: Folder, prefix: str) -> Pooling:
-    config = folder.read_json(f"{prefix}config.json")
-    mode = config.get("pooling_mode")  # version 6 has one name, or a list of names
-    modes = [mode] if isinstance(mode, str) else list(mode or ())
-    modes = modes or [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
-    known = {**POOLINGS, **POOLING_KEYS}
-    if len(modes) != 1 or modes[0] not in known:
-        raise CheckpointUnsupported(f"{prefix}config.json has the pooling {modes}, not known yet.")
-    if config.get("include_prompt") is False:
-        raise CheckpointUnsupported(f"{prefix}config.json leaves the prompt out of the pooling.")
-    return known[modes[0]]
-
-
-def _similarity(model_config: Mapping[str, Any]) -> Similarity | None:
-    name = model_config.get("similarity_fn_name")
-    if name is None:
-        return None
-    if name not in SIMILARITIES:
-        raise CheckpointUnsupported(f"{MODEL_CONFIG} has the similarity {name!r}, not searchable.")
-    return SIMILARITIES[name]
-
-
-def _prefix(flag: str, said: str | None, recorded: str) -> str:
-    return cast(str, agree(flag, said, recorded or None) or "")
-
-
-def _layer(
-    folder: Folder, kind: str, prefix: str, *, device: str
-) -> Callable[["Tensor"], "Tensor"]:
-    return unit_length if kind == "Normalize" else _dense(folder, prefix, device=device)
-
-
-def _dense(folder: Folder, prefix: str, *, device: str) -> Callable[["Tensor"], "Tensor"]:
-    """Load a dense layer and its activation; only activations of torch itself are made."""
-    import torch
-    from safetensors.torch import load_file
-
-    config = folder.read_json(f"{prefix}config.json")
-    name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    activation = getattr(torch.nn, name.rpartition(".")[2], None)
-    if not name.startswith("torch.nn.") or not isinstance(activation, type):
+def _routed(folder: Folder, type_name: str, prefix: str, task: Sequence[str]) -> Iterator[Step]:
+    kind = type_name.rpartition(".")[2]
+    if not type_name.startswith(PACKAGE):
         raise CheckpointUnsupported(
-            f"{prefix}config.json has the activation {name!r}, not torch's."
+            f"The module {type_name!r} is code of the checkpoint's own, which is not run."
         )
-    if config.get("use_residual") or config.get("module_input_name", "sentence_embedding") != (
-        "sentence_embedding"
-    ):
-        raise CheckpointUnsupported(f"{prefix} is a dense layer of a kind that is not known yet.")
-    linear = torch.nn.Linear(
-        config["in_features"], config["out_features"], bias=config.get("bias", True)
-    )
-    [weights] = weight_files(folder, prefix)
-    path = folder.path / weights
+    if kind in REFUSED:
+        raise CheckpointUnsupported(f"The module {kind} is not read: {REFUSED[kind]}.")
+    if kind not in FILES and kind not in ROUTERS:
+        raise CheckpointUnsupported(f"{MODULES} has a module {kind!r}, which is not known.")
+    yield kind, prefix
+    if kind in ROUTERS:
+        name = _router_config(folder, prefix)
+        config = read_config(folder, name)
+        try:
+            routes = {
+                route: [(str(config["types"][each]), each) for each in steps]
+                for route, steps in config["structure"].items()
+            }
+            mappings = dict(config["parameters"].get("route_mappings") or {})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointBroken(f"{name} does not describe routes: {error}.") from error
+        for inner, place in routes[_route(name, list(routes), mappings, task)]:
+            yield from _routed(folder, inner, f"{prefix}{_as_prefix(place)}", task)
+
+
+def _as_prefix(path: str) -> str:
+    stripped = path.strip("/")
+    if ".." in stripped.split("/"):
+        raise CheckpointBroken(f"The module folder {path!r} leads out of the checkpoint.")
+    return f"{stripped}/" if stripped else ""
+
+
+def _router_config(folder: Folder, prefix: str) -> str:
+    """Return the file that describes a router; before version 5 it was a plain `config.json`."""
+    old = f"{prefix}config.json"
+    return old if old in folder and prefix else require(folder, f"{prefix}{ROUTER_CONFIG}")
+
+
+def _route(
+    file: str, routes: Sequence[str], mappings: Mapping[str, str], task: Sequence[str]
+) -> str:
+    """Return the route of a side: by the mappings of (task, modality), by its name, by `text`."""
+    wanted = [(task[0], "text"), (task[0], None), (None, "text"), (None, None)]
+    known = {_key(each): route for each, route in mappings.items()}
+    found = [known[each] for each in wanted if each in known]
+    found += [name for name in (*task, "text") if name in routes]
+    chosen = next((route for route in found if route in routes), None)
+    if chosen is None:
+        raise CheckpointUnsupported(
+            f"{file} has the routes {', '.join(routes)}, but none for a {task[0]}."
+        )
+    return chosen
+
+
+def _key(text: str) -> Any:  # noqa: ANN401
+    """Return the pair that a mapping's key was before it was made text."""
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
-    except Exception as error:  # whatever a damaged or foreign file makes torch raise
-        raise CheckpointBroken(f"{weights} cannot be loaded: {first_line(error)}") from error
-    return torch.nn.Sequential(linear, activation()).to(device).eval()
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
 
 
-def _present(folder: Folder, name: str) -> list[str]:
-    return [name] if name in folder else []
+def _prompts(model_config: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the prompts of queries and of passages, and what to say of one that is not used.
+
+    From version 5 on there is always one for `query` and one for `document`, and they alone
+    count, also where they are empty; before, whatever there was did, or the default.
+    """
+    prompts = model_config.get("prompts") or {}
+    default = prompts.get(model_config.get("default_prompt_name")) or ""
+    chosen, remarks = [], []
+    for main, *others in TASKS:
+        unused = next((name for name in others if prompts.get(name)), None)
+        if main in prompts:
+            chosen.append(prompts[main] or "")
+            if unused and not prompts[main]:
+                remarks.append(
+                    f"The prompt {unused!r} is not used: {main!r} is empty, and comes first."
+                )
+        else:
+            chosen.append(prompts[unused] if unused else default)
+    return chosen, tuple(remarks)
 
 
-def _require(folder: Folder, name: str) -> None:
-    if name not in folder:
-        raise CheckpointIncomplete(f"{name} is missing.")
+def _similarity(
+    model_config: Mapping[str, Any], options: EncoderOptions
+) -> tuple[Similarity | None, tuple[str, ...]]:
+    """Return the similarity, and what to say where nobody says it: the library takes cosine."""
+    name = model_config.get("similarity_fn_name")
+    if name is not None and name not in SIMILARITIES:
+        raise CheckpointUnsupported(f"{MODEL_CONFIG} has the similarity {name!r}, not searchable.")
+    if name is not None:
+        return SIMILARITIES[name], ()
+    if options.similarity is not None:
+        return None, ()
+    return "cos", ("--similarity cos is assumed, as the library does: the checkpoint says none.",)
+
+
+def _check_pooling(folder: Folder, chain: Sequence[Step], options: EncoderOptions) -> None:
+    """Refuse a flag that contradicts the folder."""
+    if options.pooling is not None:
+        for kind, prefix in chain:
+            if kind == "Pooling":
+                modes = pooling_modes(folder, prefix)
+                agree("--pooling", options.pooling, modes[0] if len(modes) == 1 else tuple(modes))
+
+
+def _prompt_length(
+    folder: Folder, chain: Sequence[Step], reading: Reading, options: EncoderOptions
+) -> int:
+    """Return how many tokens the prompt has, 0 where they count like all others."""
+    is_left_out = any(
+        kind == "Pooling"
+        and read_config(folder, f"{prefix}config.json").get("include_prompt") is False
+        for kind, prefix in chain
+    )
+    if not is_left_out or not reading.prefix:
+        return 0
+    from transformers import AutoTokenizer
+
+    above = tokenizer_folder((folder.origin or folder.path).parent)
+    place = options.tokenizer or reading.tokenizer_folder or above
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+    except Exception as error:  # transformers raises almost anything for a bad folder
+        raise CheckpointUnsupported(
+            "The pooling leaves the prompt out, but there is no tokenizer to count its tokens: "
+            "give one with --tokenizer_name_or_path."
+        ) from error
+    text = reading.prefix.lower() if reading.lower_case else reading.prefix
+    ids = tokenizer(text)["input_ids"]
+    closes = bool(ids) and ids[-1] in tokenizer.all_special_ids
+    return len(ids) - closes

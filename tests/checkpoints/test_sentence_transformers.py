@@ -18,13 +18,15 @@ def save(tmp_path):
 
     def save(*kinds, **options):
         kinds = ("Transformer", "Pooling", *kinds)
+        options.setdefault("model_config", {"similarity_fn_name": "dot"})
         return save_sentence_transformers(tmp_path / "checkpoint-1", kinds=kinds, **options)
 
     return save
 
 
 OLD_CLS = OLD_MEAN | {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
-OLD_LAST = OLD_MEAN | {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}
+OLD_NONE = OLD_MEAN | {"pooling_mode_mean_tokens": False}
+OLD_LAST = OLD_NONE | {"pooling_mode_lasttoken": True}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,12 @@ OLD_LAST = OLD_MEAN | {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoke
         (OLD_MEAN, "mean"),
         (OLD_MEAN | {"include_prompt": True}, "mean"),
         (OLD_LAST, "last"),
+        (OLD_NONE | {"pooling_mode_max_tokens": True}, "max"),
+        (OLD_NONE | {"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt_len"),
+        (OLD_NONE | {"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        (NEW_MEAN | {"pooling_mode": "max"}, "max"),
+        (NEW_MEAN | {"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len"),
+        (NEW_MEAN | {"pooling_mode": "weightedmean"}, "weightedmean"),
         (NEW_MEAN, "mean"),
         (NEW_MEAN | {"pooling_mode": "cls"}, "cls"),
         (NEW_MEAN | {"pooling_mode": "lasttoken"}, "last"),
@@ -48,14 +56,30 @@ def test_the_pooling_of_old_and_new_versions_is_read(save, config, pooling):
 
 
 @pytest.mark.parametrize(
+    ("config", "poolings"),
+    [
+        (OLD_CLS | {"pooling_mode_max_tokens": True}, ["cls", "max"]),
+        (
+            {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+            ["max", "mean"],  # the order of the library, not of the file
+        ),
+        (NEW_MEAN | {"pooling_mode": ["lasttoken", "mean", "cls"]}, ["last", "mean", "cls"]),
+    ],
+)
+def test_the_vectors_of_several_poolings_are_put_side_by_side(save, config, poolings):
+    folder = save(pooling=config)
+    expected = np.hstack([plain_vectors(folder, pooling) for pooling in poolings])
+    np.testing.assert_allclose(encode(load(folder)), expected, atol=1e-5)
+    with pytest.raises(CheckpointUnsupported, match=r"--pooling says 'cls'"):
+        load(folder, pooling="cls")
+
+
+@pytest.mark.parametrize(
     "config",
     [
-        OLD_MEAN | {"pooling_mode_cls_token": True},
-        OLD_MEAN | {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True},
         OLD_MEAN | {"pooling_mode_mean_tokens": False},
-        NEW_MEAN | {"pooling_mode": ["cls", "mean"]},
-        NEW_MEAN | {"pooling_mode": "weightedmean"},
-        NEW_MEAN | {"include_prompt": False},
+        NEW_MEAN | {"pooling_mode": "median"},
+        NEW_MEAN | {"pooling_mode": ["cls", "median"]},
     ],
 )
 def test_a_pooling_that_is_not_known_is_refused_and_never_replaced(save, config):
@@ -115,11 +139,11 @@ def test_an_activation_that_is_not_torchs_is_refused(save, name):
         load(folder)
 
 
-def test_a_dense_layer_that_reads_something_else_is_refused(save):
+def test_a_dense_layer_that_reads_what_nobody_makes_is_refused(save):
     folder = save("Dense")
-    change_json(folder / "2_Dense/config.json", module_input_name="token_embeddings")
-    with pytest.raises(CheckpointUnsupported, match="2_Dense"):
-        load(folder)
+    change_json(folder / "2_Dense/config.json", module_input_name="image_embeddings")
+    with pytest.raises(CheckpointUnsupported, match="2_Dense/ reads 'image_embeddings'"):
+        encode(load(folder))
 
 
 @pytest.mark.parametrize("damage", ["tensor missing", "other shape"])
@@ -157,13 +181,23 @@ def test_the_weights_of_a_dense_layer_do_not_change_with_their_file(save):
     np.testing.assert_array_equal(encode(loaded), before)
 
 
-@pytest.mark.parametrize(("name", "is_unit"), [("cosine", True), ("dot", False), (None, False)])
+@pytest.mark.parametrize(("name", "is_unit"), [("cosine", True), ("dot", False), (None, True)])
 def test_the_cosine_is_the_inner_product_of_unit_vectors(save, name, is_unit):
     folder = save(model_config={"similarity_fn_name": name})
     expected = plain_vectors(folder, "mean")
     np.testing.assert_allclose(
         encode(load(folder)), unit(expected) if is_unit else expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("config", [None, {"similarity_fn_name": None}])
+def test_where_no_similarity_is_recorded_it_is_the_librarys_and_that_is_told(tmp_path, config):
+    folder = save_sentence_transformers(tmp_path / "checkpoint-1", model_config=config)
+    [assumed] = load(folder).assumed
+    assert assumed.startswith("--similarity cos")
+    said = load(folder, similarity="ip")
+    assert said.assumed == ()
+    np.testing.assert_allclose(encode(said), plain_vectors(folder, "mean"), atol=1e-5)
 
 
 def test_a_similarity_that_cannot_be_searched_is_refused(save):
