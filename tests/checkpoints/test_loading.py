@@ -55,16 +55,21 @@ POOLINGS = {
 """Hidden states of one text, [T, H], to its vector."""
 
 
-def plain_vectors(folder, pooling):
-    """Return the vectors that one text at a time gives, without padding, by plain arithmetic."""
+def hidden_states(folder):
+    """Return the last hidden states of each text of the batch, [T, H], made without padding."""
     model = AutoModel.from_pretrained(folder).eval()
     ids, mask = make_batch()
-    vectors = []
-    for row, length in zip(ids, mask.sum(dim=1), strict=True):
-        with torch.no_grad():
-            hidden = model(input_ids=row[None, :length]).last_hidden_state[0].double().numpy()
-        vectors.append(POOLINGS[pooling](hidden))
-    return np.stack(vectors)
+    with torch.no_grad():
+        outputs = [
+            model(input_ids=row[None, :length])
+            for row, length in zip(ids, mask.sum(dim=1), strict=True)
+        ]
+    return [output.last_hidden_state[0].double().numpy() for output in outputs]
+
+
+def plain_vectors(folder, pooling):
+    """Return the vectors that one text at a time gives, without padding, by plain arithmetic."""
+    return np.stack([POOLINGS[pooling](hidden) for hidden in hidden_states(folder)])
 
 
 def unit(vectors):
