@@ -27,25 +27,26 @@ from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.commands.preparation import device_name
 from asyncval.config import EncodingConfig
-from asyncval.core.errors import AsyncvalError, InvalidData, InvalidOption
+from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, InvalidOption
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.sampling import Rankings
 from asyncval.core.types import Checkpoint, Judgements, Retrieved, Text
 from asyncval.data.collection import read_texts
+from asyncval.data.embeddings import read_embeddings, read_scores
 from asyncval.data.files import digest_of, passage_files
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run, write_run
 from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
-from asyncval.retrieval.batches import plan_batches
-from asyncval.retrieval.encode import Encoding, encode
+from asyncval.retrieval.encode import Encoding, batches_of, encode
 from asyncval.retrieval.search import TopK
 from asyncval.retrieval.texts import load_tokenizers, load_tokens
 from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
 
 __all__ = [
     "AsyncvalError",
+    "CheckpointError",
     "EncodingConfig",
     "InvalidData",
     "InvalidOption",
@@ -61,8 +62,10 @@ __all__ = [
     "digest_of",
     "in_trec_order",
     "passage_files",
+    "read_embeddings",
     "read_qrels",
     "read_run",
+    "read_scores",
     "read_texts",
     "run_lines",
     "write_run",
@@ -134,15 +137,16 @@ class TextEncoder:
         self.remarks = tuple(dict.fromkeys([*self.remarks, *remarks]))
         return store
 
-    def plan_batches(self, tokens: TokenStore) -> list[NDArray[np.int64]]:
-        """Return the rows of the texts of each batch, as `encode` forms them: the longest first."""
-        return list(
-            plan_batches(
-                tokens.lengths,
-                max_tokens=self._encoding.max_tokens,
-                max_texts=self._encoding.batch_size,
-            )
-        )
+    def plan(self, tokens: TokenStore) -> Iterator[list[NDArray[np.int64]]]:
+        """Yield the batches of each portion of the texts: a batch is an array of their rows.
+
+        What `encode` makes of `tokens.take` with the rows of some batches of one portion, in
+        their order, is what it makes of them among all others, to the last bit.
+        """
+        portion = self._encoding.texts_at_once
+        for first in range(0, len(tokens), portion):
+            some = tokens[first : first + portion]
+            yield [first + rows for rows in batches_of(some, encoding=self._encoding)]
 
     def encode(
         self,

@@ -5,11 +5,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from asyncval.api import AsyncvalError
 from trainer.errors import InputError
 
 # command -> (module with `main(flags)`, what it does)
 COMMANDS = {
     "train": ("trainer.train", "train a dense retriever with in-batch and hard negatives"),
+    "encode": ("trainer.encode", "write the vectors of queries or of a corpus, in shards"),
+    "search": ("trainer.search", "search vectors exactly, and write a run"),
+    "mine": ("trainer.mine", "write hard negatives that a checkpoint or a run finds"),
 }
 
 USAGE_ERROR = 2
@@ -25,8 +29,9 @@ def usage() -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; wrong input is one sentence on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         (sys.stdout if arguments else sys.stderr).write(usage())
         return 0 if arguments else USAGE_ERROR
@@ -38,11 +43,11 @@ def main(arguments: Sequence[str]) -> int:
     run = cast(Callable[[Sequence[str]], None], module.main)
     try:
         run(flags)
-    except InputError as error:
+    except (InputError, AsyncvalError) as error:
         sys.stderr.write(f"{error}\n")
         return USAGE_ERROR
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -164,10 +164,7 @@ def _encode_some(
 
     embeddings: NDArray[np.float32] | None = None
     done = 0
-    batches = plan_batches(
-        tokens.lengths, max_tokens=encoding.max_tokens, max_texts=encoding.batch_size
-    )
-    futures = [pool.submit(run, rows) for rows in batches]
+    futures = [pool.submit(run, rows) for rows in batches_of(tokens, encoding=encoding)]
     try:
         for future in as_completed(futures):
             rows, vectors = future.result()
@@ -187,6 +184,16 @@ def _encode_some(
             "training diverged, or the precision is too small for this model."
         )
     return embeddings
+
+
+def batches_of(tokens: TokenStore, *, encoding: Encoding) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of the texts of each batch of one portion.
+
+    The texts of some of these batches, taken out in this order, are put into the same batches.
+    """
+    return plan_batches(
+        tokens.lengths, max_tokens=encoding.max_tokens, max_texts=encoding.batch_size
+    )
 
 
 def _advance(on_progress: Callable[[int], None], before: int, done: int) -> None:

@@ -36,7 +36,7 @@ def test_help_lists_the_commands_without_importing_torch():
 def test_an_unknown_command_is_one_sentence_and_exit_code_2():
     done = trainer("trian")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Unknown command 'trian'. Use one of: train.\n"
+    assert done.stderr == "Unknown command 'trian'. Use one of: train, encode, search, mine.\n"
 
 
 @pytest.mark.parametrize(

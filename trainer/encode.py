@@ -1,0 +1,153 @@
+"""Write the vectors of queries or of a corpus, in shards.
+
+A shard is every n-th batch of the plan for the whole corpus. Whatever the number of shards, a
+text stands in the same batch, so its vector is the same to the last bit, and each shard has its
+part of the long texts.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from asyncval.api import (
+    CheckpointError,
+    EncodingConfig,
+    TextEncoder,
+    TokenStore,
+    digest_of,
+    passage_files,
+)
+from trainer.errors import InputError
+from trainer.flags import Flag, log_to_stderr, parse
+from trainer.shards import Origin, Shard
+
+logger = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(EncodingConfig):
+    """Write the vectors of queries or of a corpus, in a form that `search` reads."""
+
+    model_name_or_path: Path
+    """The folder of a checkpoint, of any kind that `asyncval eval` reads."""
+    encoded_save_path: Path
+    """The folder that gets the vectors."""
+    query_file: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """The queries to encode. Either these or passages."""
+    candidate_dir: Annotated[
+        tuple[Path, ...], tyro.conf.arg(aliases=["--encode_in_path"], metavar="PATH...")
+    ] = ()
+    """The passages to encode: a folder, or files."""
+    encode_num_shard: int = 1
+    """How many shards there are in all."""
+    encode_shard_index: int = 0
+    """Which of them to write, from 0."""
+    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
+    """Where to run: cpu, 0 or cuda:0. N of them write N shards of N times as many."""
+    overwrite: Flag = False
+    """Write anew what is there already."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if bool(self.query_file) == bool(self.candidate_dir):
+            raise InputError("Give either --query_file or --candidate_dir.")
+        if not 0 <= self.encode_shard_index < self.encode_num_shard:
+            raise InputError(
+                f"--encode_shard_index is {self.encode_shard_index}. With --encode_num_shard "
+                f"{self.encode_num_shard} it must be from 0 to {self.encode_num_shard - 1}."
+            )
+
+
+def main(flags: Sequence[str]) -> None:
+    """Encode on one device, or on several with a process and a shard each."""
+    config = parse(EncodeConfig, flags, command="encode")
+    log_to_stderr()
+    several = len(config.devices)
+    first, num = config.encode_shard_index * several, config.encode_num_shard * several
+    if several == 1:
+        encode_shard(config, config.devices[0], first, num)
+        return
+    with ProcessPoolExecutor(several, get_context("spawn"), initializer=log_to_stderr) as pool:
+        running = [
+            pool.submit(encode_shard, config, device, first + place, num)
+            for place, device in enumerate(config.devices)
+        ]
+        for each in running:
+            each.result()
+
+
+def encode_shard(config: EncodeConfig, device: str, index: int, num: int) -> None:
+    """Write one shard, if it is not there already."""
+    is_query = bool(config.query_file)
+    files = [*config.query_file] if is_query else passage_files(config.candidate_dir)
+    encoder = load_encoder(config.model_name_or_path, config, device=device)
+    origin = origin_of_vectors(encoder, config, files)
+    side = "queries" if is_query else "passages"
+    shard = Shard(folder=config.encoded_save_path, side=side, index=index, num=num)
+    if not config.overwrite and shard.is_there(origin):
+        logger.info("%s is there already.", shard.vectors)
+        return
+    tokens = encoder.tokenize(files, is_query=is_query)
+    for remark in encoder.remarks:
+        logger.warning(remark)
+    portions = rows_of_shard(encoder, tokens, index, num)
+    if not portions:
+        raise InputError(
+            f"Shard {index} of {num} has nothing to do: there are only {len(tokens)} {side}. Use "
+            "fewer shards and devices."
+        )
+    rows = np.sort(np.concatenate(portions))
+    logger.info(
+        "Encoding %d of %d %s on %s in %s.",
+        len(rows), len(tokens), side, encoder.device, encoder.precision,
+    )  # fmt: skip
+
+    def vectors() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        done = 0
+        for some in portions:
+            yield np.searchsorted(rows, some), encoder.encode(tokens.take(some), is_query=is_query)
+            done += len(some)
+            logger.info("%d of %d %s are encoded.", done, len(rows), side)
+
+    shard.write([*tokens.text_ids.take(rows)], vectors(), origin=origin)
+    logger.info("%s is written.", shard.vectors)
+
+
+def rows_of_shard(
+    encoder: TextEncoder, tokens: TokenStore, index: int, num: int
+) -> list[NDArray[np.int64]]:
+    """Return the rows of the texts of one shard: of each portion every `num`-th batch."""
+    plan = (batches[index::num] for batches in encoder.plan(tokens))
+    return [np.concatenate(batches) for batches in plan if batches]
+
+
+def load_encoder(checkpoint: Path, config: EncodingConfig, *, device: str) -> TextEncoder:
+    """Load a checkpoint, or say which one cannot be."""
+    if not checkpoint.is_dir():
+        raise InputError(
+            f"--model_name_or_path: there is no folder {str(checkpoint)!r}. Give a checkpoint."
+        )
+    try:
+        return TextEncoder(checkpoint, config, device=device)
+    except CheckpointError as error:
+        raise InputError(f"--model_name_or_path {str(checkpoint)!r}: {error}") from error
+
+
+def origin_of_vectors(
+    encoder: TextEncoder, config: EncodingConfig, files: Sequence[Path]
+) -> Origin:
+    """Return everything that the vectors depend on."""
+    return {
+        "model": encoder.fingerprint,
+        "texts": digest_of(files),
+        "precision": encoder.precision,
+        **{key: str(value) for key, value in asdict(config.encoder_options()).items()},
+    }
