@@ -38,6 +38,11 @@ TOKENIZER_FILES = (
 )
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *TOKENIZER_FILES[-3:])
 DEFAULT_POOLING: Pooling = "cls"
+POSITIONS_BEHIND_PADDING = (
+    "camembert", "data2vec-text", "longformer", "luke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+"""Kinds of models whose first position is the one after the padding token's number."""
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
 """Parts of a transformer that its last hidden states do not depend on."""
 
@@ -186,6 +191,7 @@ def load_backbone(
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
         _refuse_other_models(config)
+        config.use_cache = False  # a decoder would keep what only generation needs
         kind: Any = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
         if tensors is not None:
             with torch.device("meta"):
@@ -264,8 +270,8 @@ def max_positions(config: Any) -> int | None:  # noqa: ANN401
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"):
-        positions -= config.pad_token_id + 1  # their positions begin behind the padding's
+    if config.model_type in POSITIONS_BEHIND_PADDING:
+        positions -= config.pad_token_id + 1
     return positions
 
 
