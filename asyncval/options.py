@@ -120,8 +120,8 @@ def _typed(value: Any, hint: Any, place: str) -> Any:  # noqa: ANN401
         if value not in choices:
             raise InvalidOption(f"{place}: {value!r} is none of {', '.join(map(str, choices))}.")
         return value
-    if hint is Path or hint is str:
-        return hint(value)
+    if (hint is Path or hint is str) and type(value) in (str, int, float):  # `no` is a bool
+        return hint(str(value))
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -122,6 +122,13 @@ class RetrieverTrainingArguments(TrainingArguments):
             "longer limits the batch; 0 embeds all at once."
         },
     )
+    asyncval: str | None = field(
+        default=None,
+        metadata={
+            "help": "Validate every checkpoint meanwhile: a YAML file with options of `asyncval "
+            "watch`, at least query_file, candidate_dir and qrel_file."
+        },
+    )
 
     def __post_init__(self) -> None:
         """Settle what our data and a log file need before the Trainer's own checks."""

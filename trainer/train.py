@@ -32,6 +32,7 @@ from trainer.arguments import (
     RetrieverTrainingArguments,
     parse_flags,
 )
+from trainer.beside import validation_beside
 from trainer.checkpoint import TextSettings, load_weights, save_checkpoint
 from trainer.data import Collator, EpochSampler, TrainingSet
 from trainer.errors import InputError
@@ -286,5 +287,8 @@ def main(flags: Sequence[str]) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     resume_from = checkpoint_to_resume(training_args)
     trainer = build_trainer(model_args, data_args, training_args)
-    trainer.train(resume_from_checkpoint=resume_from)
-    trainer.save_model()
+    with validation_beside(
+        training_args.asyncval, training_dir=Path(str(training_args.output_dir))
+    ):
+        trainer.train(resume_from_checkpoint=resume_from)
+        trainer.save_model()
