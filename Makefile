@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## Train a small retriever on this machine's Python sources, validated as it trains.
 	$(BIN)/python examples/quickstart/demo.py $(DEMO_FLAGS)
 
-test: lint unit  ## Everything that a change must pass.
+test: lint unit reliability chaos  ## Everything that a change must pass.
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -30,7 +30,7 @@ reliability: install  ## The requirements R1 to R31, on real files and processes
 	$(BIN)/pytest -m reliability tests/reliability
 
 chaos: install  ## 25 schedules of kills, rewrites, rotations and full disks.
-	CHAOS_SCHEDULES=25 $(BIN)/pytest -m chaos tests/chaos
+	$(BIN)/python -m tests.chaos --schedules 25 --jobs 2
 
 clean:
 	rm -rf $(VENV) demo

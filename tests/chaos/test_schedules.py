@@ -1,30 +1,7 @@
-"""A few schedules; `python -m tests.chaos` runs more of them, and many at a time."""
+"""What is drawn; `python -m tests.chaos` runs it."""
 
-import os
-
-import pytest
-
-from tests.chaos.pool import make_pool
-from tests.chaos.runner import can_mount, run_schedule
 from tests.chaos.schedules import SOURCES, make_schedule
 from tests.reliability.saving import KINDS
-
-SEEDS = range(int(os.environ.get("CHAOS_SCHEDULES", "3")))
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    return make_pool(tmp_path_factory.mktemp("chaos"), real=True)
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_happens_each_checkpoint_is_validated_once(seed, sources, tmp_path):
-    schedule = make_schedule(seed, can_fill_disk=can_mount())
-    evaluator = "light" if seed else "real"
-    report = run_schedule(schedule, sources, tmp_path / "run", evaluator=evaluator)
-    assert report.violations == ()
-    assert report.counts["rows done"] > 0
 
 
 def test_the_same_seed_gives_the_same_schedule():
