@@ -92,7 +92,7 @@ class TextEncoder:
         os.environ.update(device_environment(device_name(device)))
         quiet_libraries()
         found = Checkpoint(path=checkpoint.absolute(), step=None, layout="")
-        whole = examine(Folder.listing(found.path), step=None)
+        whole = examine(Folder.listing(found.path), step=None, layout_name=config.layout)
         self.fingerprint = fingerprint(found.path, whole.model_files)
         self.device = resolve_device(device)
         self.precision, note = resolve_precision(self.device, fp16=config.fp16, bf16=config.bf16)

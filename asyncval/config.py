@@ -39,11 +39,15 @@ class CollectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingConfig:
-    """How texts become vectors, and where the work is kept."""
+class ModelConfig:
+    """What is said of a checkpoint; where the checkpoint says it too, both must agree."""
 
+    layout: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
+    """What wrote the checkpoints: a layout's name, or package.module:Name of your own."""
+    base_model: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """The model that an adapter changes. Default: the folder that the adapter names."""
     tokenizer_name_or_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """The tokenizer. Default: the checkpoint's own, else that in the folder above it."""
+    """The tokenizer. Default: the checkpoint's own, else one above it or beside its base model."""
     q_max_len: int = 32
     """The most tokens of a query, special tokens included."""
     p_max_len: int = 128
@@ -63,18 +67,11 @@ class EncodingConfig:
     trust_remote_code: Flag = False
     """Run model code that comes with a checkpoint. Only for checkpoints that you trust."""
 
-    per_device_eval_batch_size: MaybeInt = None
-    """The most texts in one batch. Default: a budget of tokens alone decides."""
-    fp16: Flag = False
-    """Encode in half precision. A device that has no good one runs in fp32 and says so."""
-    bf16: Flag = False
-    """Encode in bfloat16, likewise."""
-    cache_dir: Path = field(default_factory=default_cache_dir)
-    """Where tokenised texts are kept for the next checkpoint and the next start."""
-
     def encoder_options(self) -> EncoderOptions:
         """Return what these options say of the encoder."""
         return EncoderOptions(
+            layout=self.layout,
+            base_model=str(self.base_model.absolute()) if self.base_model else None,
             pooling=self.pooling,
             normalize=self.normalize or None,
             similarity=self.similarity,
@@ -86,6 +83,20 @@ class EncodingConfig:
             tokenizer=self.tokenizer_name_or_path,
             trust_remote_code=self.trust_remote_code,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingConfig(ModelConfig):
+    """How texts become vectors, and where the work is kept."""
+
+    per_device_eval_batch_size: MaybeInt = None
+    """The most texts in one batch. Default: a budget of tokens alone decides."""
+    fp16: Flag = False
+    """Encode in half precision. A device that has no good one runs in fp32 and says so."""
+    bf16: Flag = False
+    """Encode in bfloat16, likewise."""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """Where tokenised texts are kept for the next checkpoint and the next start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,8 +279,8 @@ class RetryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
-    """Say whether a folder is a whole checkpoint, and which rule decides."""
+class ExplainConfig(ModelConfig):
+    """Say what a folder is: whether it is a whole checkpoint, and how it would be read."""
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """Checkpoint folders."""

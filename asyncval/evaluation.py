@@ -52,6 +52,7 @@ class Evaluation:
         import_faiss()
         self.device = resolve_device(device)
         self.precision, self.note = resolve_precision(self.device, fp16=setup.fp16, bf16=setup.bf16)
+        self.layout = setup.options.layout
         self._setup = setup
         self._validator = self._make_validator()
 
@@ -166,7 +167,7 @@ def evaluate_all(
         checkpoint = Checkpoint(path=path.absolute(), step=_step(path), layout="")
         state, reason, result = State.DONE, "", None
         try:
-            examine(Folder.listing(path), step=None)
+            examine(Folder.listing(path), step=None, layout_name=evaluation.layout)
             result = evaluation.run(checkpoint, listener=partial(listener, path.name))
         except CheckpointError as error:
             state, reason = State.FAILED, str(error)

@@ -18,6 +18,7 @@ from asyncval.checkpoints.completeness import (
 from asyncval.checkpoints.folder import FileStat, Folder, fingerprint, is_folder
 from asyncval.checkpoints.loading import WEIGHTS
 from asyncval.checkpoints.pins import PinStore
+from asyncval.checkpoints.recognition import AUTO
 from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
 from asyncval.core.errors import CheckpointBlocked, CheckpointError
 from asyncval.core.ports import Clock
@@ -51,11 +52,13 @@ class Habits:
         pattern: Matches the whole name of a checkpoint folder; its last group is the step.
         sentinel: The file that it writes last.
         settle_seconds: How long a folder must have been unchanged where that file is missing.
+        layout: What it writes, `auto` to find that out.
     """
 
     pattern: Pattern[str] = CHECKPOINT_NAME
     sentinel: str = SENTINEL
     settle_seconds: float = 5.0
+    layout: str = AUTO
 
 
 @dataclass(slots=True)
@@ -188,6 +191,7 @@ class Watcher:
                 step=step,
                 sentinel_name=self.habits.sentinel,
                 inventory=self._inventory,
+                layout_name=self.habits.layout,
             )
             if quiet < whole.quiet_factor * self.habits.settle_seconds and not give_up:
                 self.waiting[name] = whole.reason

@@ -6,7 +6,12 @@ the most particular first.
 
 LAYOUTS = {
     "sentence-transformers": "asyncval.checkpoints.sentence_transformers:SentenceTransformers",
+    "openmatch": "asyncval.checkpoints.openmatch:OpenMatch",
+    "disentangled-adapter": "asyncval.checkpoints.disentangled_adapter:DisentangledAdapter",
     "peft": "asyncval.checkpoints.peft:Peft",
     "distributed": "asyncval.checkpoints.distributed:Distributed",
+    "tevatron": "asyncval.checkpoints.tevatron:Tevatron",
+    "retromae": "asyncval.checkpoints.retromae:RetroMAE",
+    "disentangled-retriever": "asyncval.checkpoints.disentangled:DisentangledRetriever",
     "huggingface": "asyncval.checkpoints.huggingface:HuggingFace",
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asyncval.checkpoints import metadata
 from asyncval.checkpoints.folder import Folder
-from asyncval.checkpoints.recognition import layout_of
+from asyncval.checkpoints.recognition import AUTO, layout_of
 from asyncval.checkpoints.structure import check_file
 from asyncval.core.errors import CheckpointIncomplete
 
@@ -43,6 +43,7 @@ def examine(
     step: int | None,
     sentinel_name: str = SENTINEL,
     inventory: frozenset[str] = frozenset(),
+    layout_name: str = AUTO,
 ) -> WholeFolder:
     """Check a folder's structure and say what decides about its completeness.
 
@@ -52,6 +53,7 @@ def examine(
         sentinel_name: The file that the trainer writes last.
         inventory: The model files of an earlier checkpoint of the same run, as `inventory_of`
             gives them: one that has no less is not being deleted.
+        layout_name: The layout that it is said to have.
 
     Raises:
         CheckpointIncomplete: It is not whole (yet).
@@ -59,7 +61,7 @@ def examine(
     """
     if UNFINISHED in folder:
         raise CheckpointIncomplete(f"{UNFINISHED} says that it is being written.")
-    layout = layout_of(folder)
+    layout = layout_of(folder, layout_name)
     names = tuple(sorted(layout.model_files(folder)))
     for name in names:
         check_file(folder.path / name)

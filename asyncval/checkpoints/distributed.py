@@ -11,20 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncval.checkpoints import metadata
+from asyncval.checkpoints.description import ITSELF, Description, describe, one_tower
 from asyncval.checkpoints.folder import Folder
-from asyncval.checkpoints.loading import (
-    DEFAULT_POOLING,
-    WEIGHTS,
-    TransformerEncoder,
-    assumed_pooling,
-    closing_layers,
-    first_line,
-    load_backbone,
-    max_positions,
-    readings,
-    tokenizer_files,
-    tokenizer_folder,
-)
+from asyncval.checkpoints.loading import WEIGHTS, first_line, load_backbone, tokenizer_files
 from asyncval.checkpoints.metadata import StoredTensor, read_metadata
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
@@ -60,10 +49,15 @@ class Distributed:
         config = ["config.json"] if "config.json" in folder else []
         return [*config, marker, *shards, *tokenizer_files(folder)]
 
+    def describe(self, folder: Folder, options: EncoderOptions) -> Description:
+        """Go by the flags alone."""
+        return describe(folder, options, towers=ITSELF)
+
     def load(
         self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
     ) -> LoadedCheckpoint:
         """Put the tensors together; what the folder does not record comes from flags."""
+        description = self.describe(folder, options)
         backbone = load_backbone(
             _config_folder(folder),
             tensors=_read_tensors(folder.path / (_place(folder) or "")),
@@ -71,19 +65,7 @@ class Distributed:
             precision=precision,
             trust_remote_code=options.trust_remote_code,
         )
-        return LoadedCheckpoint(
-            encoder=TransformerEncoder(
-                backbone,
-                pooling=options.pooling or DEFAULT_POOLING,
-                head=closing_layers(options, normalize=None, similarity=None),
-            ),
-            **readings(
-                options,
-                tokenizer_folder=tokenizer_folder(folder.path),
-                max_length=max_positions(backbone.config),
-            ),
-            assumed=assumed_pooling(options),
-        )
+        return one_tower(backbone, description)
 
 
 def _place(folder: Folder) -> str | None:

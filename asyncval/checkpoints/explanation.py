@@ -1,21 +1,25 @@
 """`asyncval explain`: what a folder is, what is missing, and which rule decides."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from asyncval.checkpoints.completeness import STALE_FACTOR, examine
+from asyncval.checkpoints.description import Description
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.recognition import layout_of
 from asyncval.core.discovery import step_in_name
-from asyncval.core.errors import CheckpointError
+from asyncval.core.errors import CheckpointBroken, CheckpointError, CheckpointUnsupported
+from asyncval.core.types import EncoderOptions
 
 
-def explain_folder(path: Path, *, sentinel: str) -> dict[str, Any]:
-    """Return what is found out about a folder, ready to print.
+def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dict[str, Any]:
+    """Return what is found out about a folder, ready to print; no weights are loaded.
 
     Args:
         path: The folder.
         sentinel: The file that the trainer writes last.
+        options: What flags say of the encoder.
     """
     step = step_in_name(path.name)
     report: dict[str, Any] = {"path": str(path), "step": step}
@@ -23,10 +27,15 @@ def explain_folder(path: Path, *, sentinel: str) -> dict[str, Any]:
         report["name"] = "It does not tell a step, so `asyncval watch` passes it over."
     try:
         folder = Folder.listing(path)
-        layout = layout_of(folder)
+        layout = layout_of(folder, options.layout)
         report["layout"] = layout.name
         report["model files"] = sorted(layout.model_files(folder))
-        whole = examine(folder, step=step, sentinel_name=sentinel)
+        if hasattr(layout, "describe"):
+            report |= explain_encoder(layout.describe(folder, options))
+        whole = examine(folder, step=step, sentinel_name=sentinel, layout_name=options.layout)
+    except (CheckpointUnsupported, CheckpointBroken) as error:
+        report |= {"verdict": "refused", "reason": str(error)}
+        return report
     except CheckpointError as error:
         report |= {"verdict": "incomplete", "reason": str(error), "next look": WHEN_INCOMPLETE}
         return report
@@ -35,6 +44,16 @@ def explain_folder(path: Path, *, sentinel: str) -> dict[str, Any]:
     if whole.quiet_factor:
         report["next look"] = f"when nothing has changed for {whole.quiet_factor} x --settle"
     return report
+
+
+def explain_encoder(description: Description) -> dict[str, Any]:
+    """Return how a checkpoint turns texts into vectors, each thing with who says it."""
+    facts = {
+        each.name.replace("_", " "): str(getattr(description, each.name))
+        for each in fields(description)
+        if each.name not in ("base", "remarks")  # a tower names its base
+    }
+    return {**facts, **({"remarks": list(description.remarks)} if description.remarks else {})}
 
 
 WHEN_INCOMPLETE = (

@@ -5,19 +5,9 @@ It records neither pooling nor normalisation nor similarity: flags say them.
 
 from collections.abc import Sequence
 
+from asyncval.checkpoints.description import ITSELF, Description, describe, one_tower
 from asyncval.checkpoints.folder import Folder
-from asyncval.checkpoints.loading import (
-    DEFAULT_POOLING,
-    TransformerEncoder,
-    assumed_pooling,
-    closing_layers,
-    load_backbone,
-    max_positions,
-    readings,
-    tokenizer_files,
-    tokenizer_folder,
-    weight_files,
-)
+from asyncval.checkpoints.loading import load_backbone, tokenizer_files, weight_files
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
 
@@ -34,26 +24,19 @@ class HuggingFace:
         """Return configuration, weights and tokenizer."""
         return ["config.json", *weight_files(folder), *tokenizer_files(folder)]
 
+    def describe(self, folder: Folder, options: EncoderOptions) -> Description:
+        """Go by the flags alone."""
+        return describe(folder, options, towers=ITSELF)
+
     def load(
         self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
     ) -> LoadedCheckpoint:
         """Load the transformer; pooling is the first token's unless a flag says otherwise."""
+        description = self.describe(folder, options)
         backbone = load_backbone(
             folder.path,
             device=device,
             precision=precision,
             trust_remote_code=options.trust_remote_code,
         )
-        return LoadedCheckpoint(
-            encoder=TransformerEncoder(
-                backbone,
-                pooling=options.pooling or DEFAULT_POOLING,
-                head=closing_layers(options, normalize=None, similarity=None),
-            ),
-            **readings(
-                options,
-                tokenizer_folder=tokenizer_folder(folder.path),
-                max_length=max_positions(backbone.config),
-            ),
-            assumed=assumed_pooling(options),
-        )
+        return one_tower(backbone, description)

@@ -6,14 +6,14 @@ are copied off their files, since a file that is rewritten would change a live m
 that shrinks would kill the process.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.ports import Encoder
-from asyncval.core.types import EncoderOptions, Pooling, Precision, Reading, Similarity
+from asyncval.core.types import EncoderOptions, Pooling, Precision, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +44,16 @@ POSITIONS_BEHIND_PADDING = (
 )  # fmt: skip
 """Kinds of models whose first position is the one after the padding token's number."""
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
-"""Parts of a transformer that its last hidden states do not depend on."""
+"""Parts of a transformer that its last hidden states do not depend on; the pooler comes first."""
+AUTO_MODEL = "AutoModel"
+NO_VECTOR = {
+    "ForSequenceClassification": (
+        "scores a query together with a passage (a re-ranker): it has no vectors to search with"
+    ),
+    "ColBERT": "has a vector for every token (ColBERT), and its scores are no inner products",
+    "Splade": "has a weight for every word of the vocabulary (SPLADE), which is searched otherwise",
+}
+"""Parts of names of model classes that give no vector for a text, and what they do."""
 
 
 class TransformerEncoder:
@@ -154,6 +163,18 @@ def tokenizer_files(folder: Folder, prefix: str = "") -> list[str]:
     return [prefix + name for name in TOKENIZER_FILES if prefix + name in folder]
 
 
+def local_folders(folder: Folder, name: object) -> Iterator[Path]:
+    """Yield the folders that a path in a checkpoint's file can mean on this machine.
+
+    A relative one is looked for from the folder that `asyncval` runs in and from those above
+    the checkpoint, as the trainer may have run in any.
+    """
+    if isinstance(name, str) and name:
+        for start in (Path(), *(folder.origin or folder.path).parents):
+            if (start / name).is_dir():
+                yield (start / name).absolute()
+
+
 def tokenizer_folder(path: Path) -> Path | None:
     """Return `path` if a tokenizer lies in it, else None."""
     return path if any((path / name).is_file() for name in VOCABULARIES) else None
@@ -166,6 +187,8 @@ def load_backbone(
     precision: Precision,
     trust_remote_code: bool,
     tensors: Mapping[str, "Tensor"] | None = None,
+    kind: str = AUTO_MODEL,
+    needs_pooler: bool = False,
 ) -> "nn.Module":
     """Load a Hugging Face transformer without its task head, in evaluation mode.
 
@@ -175,6 +198,8 @@ def load_backbone(
         precision: Its weights' type there.
         trust_remote_code: Run code that comes with it.
         tensors: Its weights by name, where they do not lie in `path` as transformers expects.
+        kind: A class of transformers, where the toolkit says which one it is.
+        needs_pooler: Whether the transformer's own pooler matters.
 
     Raises:
         CheckpointUnsupported: It is no plain encoder, or needs code of its own.
@@ -184,19 +209,20 @@ def load_backbone(
 
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
-        _refuse_other_models(config)
+        model_class = _class_for(config, kind)
         config.use_cache = False  # a decoder would keep what only generation needs
-        kind: Any = AutoModelForTextEncoding if _is_encoder_half(config) else AutoModel
         if tensors is not None:
             with torch.device("meta"):
-                kind = type(kind.from_config(config, trust_remote_code=trust_remote_code))
-        model, info = kind.from_pretrained(
+                model_class = type(
+                    model_class.from_config(config, trust_remote_code=trust_remote_code)
+                )
+        model, info = model_class.from_pretrained(
             path if tensors is None else None,
             state_dict=tensors,
             config=config,
@@ -215,10 +241,11 @@ def load_backbone(
         ) from error
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise CheckpointUnsupported(f"transformers cannot load it: {first_line(error)}") from error
+    unused = UNUSED_WEIGHTS[1:] if needs_pooler else UNUSED_WEIGHTS
     missing = sorted(
         name
         for name in info["missing_keys"]
-        if not _without_prefix(name).startswith(UNUSED_WEIGHTS)
+        if not _without_prefix(name, unused).startswith(unused)
     )
     if missing or info["mismatched_keys"]:
         names = missing or sorted(str(key) for key in info["mismatched_keys"])
@@ -231,32 +258,46 @@ def load_backbone(
     return model.to(device)  # type: ignore[no-any-return]
 
 
-def _without_prefix(name: str) -> str:
+def _without_prefix(name: str, unused: tuple[str, ...]) -> str:
     """Return a tensor's name without that of the base model (`bert.pooler...`)."""
     first, _, rest = name.partition(".")
-    return rest if rest.startswith(UNUSED_WEIGHTS) and first.isalpha() else name
+    return rest if rest.startswith(unused) and first.isalpha() else name
 
 
-def _architecture(config: Any) -> str:  # noqa: ANN401
-    return str(next(iter(getattr(config, "architectures", None) or ()), ""))
+def _class_for(config: Any, kind: str) -> Any:  # noqa: ANN401
+    """Return the class of transformers to load a configuration's model with.
 
+    Raises:
+        CheckpointUnsupported: It is no model, or none that gives a vector for a text.
+    """
+    import transformers
 
-def _is_encoder_half(config: Any) -> bool:  # noqa: ANN401
-    """Say whether only the encoder of an encoder-decoder was saved, as `T5EncoderModel` does."""
-    return _architecture(config).endswith("T5EncoderModel")
-
-
-def _refuse_other_models(config: Any) -> None:  # noqa: ANN401
-    architecture = _architecture(config)
-    if architecture.endswith("ForSequenceClassification"):
+    architecture = str(next(iter(getattr(config, "architectures", None) or ()), ""))
+    refuse_architecture(architecture)
+    if kind != AUTO_MODEL:
+        chosen = getattr(transformers, kind, None)
+        if isinstance(chosen, type) and issubclass(chosen, transformers.PreTrainedModel):
+            return chosen
+        raise CheckpointUnsupported(f"transformers has no model class {kind!r}.")
+    if architecture.endswith("T5EncoderModel"):  # only the encoder was saved
+        return transformers.AutoModelForTextEncoding
+    if getattr(config, "is_encoder_decoder", False):
         raise CheckpointUnsupported(
-            f"{architecture} scores a query together with a passage (a re-ranker): it has no "
-            "vectors to search with."
+            f"{architecture or config.model_type} is an encoder-decoder: only its encoder alone "
+            "(T5EncoderModel) is read, or what OpenMatch saved with an openmatch_config.json."
         )
-    if getattr(config, "is_encoder_decoder", False) and not _is_encoder_half(config):
-        raise CheckpointUnsupported(
-            f"{architecture or config.model_type} is an encoder-decoder: not supported yet."
-        )
+    return transformers.AutoModel
+
+
+def refuse_architecture(name: str) -> None:
+    """Refuse a model class that gives no vector for a text.
+
+    Raises:
+        CheckpointUnsupported: It is one; the message says what it does.
+    """
+    for part, reason in NO_VECTOR.items():
+        if part in name:
+            raise CheckpointUnsupported(f"{name} {reason}.")
 
 
 def own_the_weights(module: "nn.Module") -> None:
@@ -275,16 +316,16 @@ def max_positions(config: Any) -> int | None:  # noqa: ANN401
     return positions
 
 
-def agree(flag: str, said: Any, recorded: Any) -> Any:  # noqa: ANN401
-    """Return what both say of one thing; None is silence.
+def agree(flag: str, said: Any, recorded: Any, *, where: str = "the checkpoint") -> Any:  # noqa: ANN401
+    """Return what a flag and a file (`where`) say of one thing; None is silence.
 
     Raises:
         CheckpointUnsupported: They say different things.
     """
     if said is not None and recorded is not None and said != recorded:
         raise CheckpointUnsupported(
-            f"{flag} says {said!r}, but the checkpoint says {recorded!r}: leave the flag out, or "
-            "validate it apart."
+            f"{flag} says {said!r}, but {where} says {recorded!r}: leave the flag out, or validate "
+            "it apart."
         )
     return recorded if said is None else said
 
@@ -296,31 +337,6 @@ def closing_layers(
     wants_unit = agree("--normalize", options.normalize, normalize)
     chosen = agree("--similarity", options.similarity, similarity)
     return [unit_length] if wants_unit or chosen == "cos" else []
-
-
-def readings(
-    options: EncoderOptions, *, tokenizer_folder: Path | None, max_length: int | None
-) -> dict[str, Reading]:
-    """Return `queries` and `passages` of a checkpoint that says nothing of prefixes."""
-    return {
-        name: Reading(
-            tokenizer_folder=tokenizer_folder,
-            max_length=max_length,
-            prefix=prefix or "",
-            append_eos=bool(options.append_eos),
-        )
-        for name, prefix in (
-            ("queries", options.query_prefix),
-            ("passages", options.passage_prefix),
-        )
-    }
-
-
-def assumed_pooling(options: EncoderOptions) -> tuple[str, ...]:
-    """Return what to say where neither the checkpoint nor a flag tells the pooling."""
-    if options.pooling:
-        return ()
-    return (f"--pooling {DEFAULT_POOLING} is assumed: the checkpoint does not say.",)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncval.checkpoints.description import read_config
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
     first_line,
@@ -73,18 +74,6 @@ class Site:
     def config(self) -> dict[str, Any]:
         """The module's configuration."""
         return read_config(self.folder, f"{self.prefix}config.json")
-
-
-def read_config(folder: Folder, name: str) -> dict[str, Any]:
-    """Return a configuration, empty where there is none.
-
-    Raises:
-        CheckpointBroken: It is no object.
-    """
-    content = folder.read_json(name) if name in folder else {}
-    if not isinstance(content, dict):
-        raise CheckpointBroken(f"{name} has no object in it.")
-    return content
 
 
 def transformer_files(folder: Folder, prefix: str) -> list[str]:

@@ -1,33 +1,21 @@
 """An adapter of PEFT (LoRA and its kin) on a Hugging Face encoder that lies elsewhere.
 
-`adapter_config.json` names the base model. A relative path is looked for from the folder that
-`asyncval` runs in and from those above the checkpoint, as the trainer may have run in any.
+`adapter_config.json` names the base model, or `--base_model` does.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncval.checkpoints.bases import find_base_folder
+from asyncval.checkpoints.description import Description, Fact, describe, one_tower, read_config
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
-    DEFAULT_POOLING,
-    TransformerEncoder,
-    assumed_pooling,
-    closing_layers,
     first_line,
     load_backbone,
-    max_positions,
     own_the_weights,
-    readings,
     tokenizer_files,
-    tokenizer_folder,
 )
-from asyncval.core.errors import (
-    CheckpointBroken,
-    CheckpointIncomplete,
-    CheckpointUnsupported,
-    DependencyMissing,
-)
+from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, DependencyMissing
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
 if TYPE_CHECKING:
@@ -50,25 +38,20 @@ class Peft:
         """Return configuration, weights and tokenizer; the base model is not ours to keep."""
         return [*adapter_files(folder), *tokenizer_files(folder)]
 
+    def describe(self, folder: Folder, options: EncoderOptions) -> Description:
+        """Find the base model; all else is said by flags."""
+        base = find_base(folder, options)
+        return describe(
+            folder, options, towers=Fact((str(base.value),), base.source), base=base.value
+        )
+
     def load(
         self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
     ) -> LoadedCheckpoint:
         """Load the base model and merge the adapter into it."""
+        description = self.describe(folder, options)
         backbone = load_adapted(folder, options, device=device, precision=precision)
-        return LoadedCheckpoint(
-            encoder=TransformerEncoder(
-                backbone,
-                pooling=options.pooling or DEFAULT_POOLING,
-                head=closing_layers(options, normalize=None, similarity=None),
-            ),
-            **readings(
-                options,
-                tokenizer_folder=tokenizer_folder(folder.path)
-                or tokenizer_folder(find_base(folder)),
-                max_length=max_positions(backbone.config),
-            ),
-            assumed=assumed_pooling(options),
-        )
+        return one_tower(backbone, description)
 
 
 def adapter_files(folder: Folder, prefix: str = "") -> list[str]:
@@ -105,7 +88,7 @@ def load_adapted(
             f"{folder.path.name} is an adapter of PEFT: run `pip install asyncval[peft]`."
         ) from error
     backbone = load_backbone(
-        find_base(folder, prefix),
+        find_base(folder, options, prefix).value,
         device="cpu",
         precision=precision,
         trust_remote_code=options.trust_remote_code,
@@ -119,20 +102,11 @@ def load_adapted(
     return merged.eval().to(device)  # type: ignore[no-any-return]
 
 
-def find_base(folder: Folder, prefix: str = "") -> Path:
-    """Return where the base model of an adapter is.
+def find_base(folder: Folder, options: EncoderOptions, prefix: str = "") -> Fact:
+    """Return where the base model of an adapter is, and who says so.
 
     Raises:
         CheckpointUnsupported: It is nowhere to be found.
     """
-    config = folder.read_json(prefix + CONFIG)
-    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if not isinstance(name, str) or not name:
-        raise CheckpointUnsupported(f"{CONFIG} names no base model.")
-    for start in (Path(), *(folder.origin or folder.path).parents):
-        if (start / name / "config.json").is_file():
-            return (start / name).absolute()
-    raise CheckpointUnsupported(
-        f"{CONFIG} names the base model {name!r}, which is no folder here: put it there, or make "
-        "it a full path."
-    )
+    named = read_config(folder, prefix + CONFIG).get("base_model_name_or_path")
+    return find_base_folder(folder, options, named=named, where=prefix + CONFIG)

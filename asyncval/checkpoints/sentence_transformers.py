@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from asyncval.checkpoints.description import read_config
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
     TwoTowers,
@@ -27,7 +28,6 @@ from asyncval.checkpoints.modules import (
     Module,
     Site,
     pooling_modes,
-    read_config,
     require,
     transformer,
 )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -29,6 +30,8 @@ def evaluate(config: EvalConfig) -> int:
     set_up_logging(console)
     rows = evaluate_named(config, console)
     print_rows(rows, as_json=config.json)
+    for warning, name in first_warnings(rows).items():
+        logger.warning("%s: %s", name, warning)
     failed = [row for row in rows if row.state is State.FAILED]
     for row in failed:
         logger.error("%s failed: %s", row.checkpoint.name, row.reason)
@@ -63,3 +66,12 @@ def evaluate_named(config: EvalConfig, console: Console) -> list[Validation]:
             evaluation,
             listener=lambda name, progress: screen.show(name, progress, now=clock.monotonic()),
         )
+
+
+def first_warnings(rows: Sequence[Validation]) -> dict[str, str]:
+    """Return each warning once, with the checkpoint that it came with first."""
+    said: dict[str, str] = {}
+    for row in rows:
+        for warning in row.result.warnings if row.result else ():
+            said.setdefault(warning, row.checkpoint.name)
+    return said

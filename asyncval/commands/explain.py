@@ -8,7 +8,10 @@ from asyncval.config import ExplainConfig
 
 def explain(config: ExplainConfig) -> int:
     """Say of each folder whether it is a checkpoint, and which rule decided."""
-    reports = [explain_folder(path, sentinel=config.sentinel) for path in config.paths]
+    options = config.encoder_options()
+    reports = [
+        explain_folder(path, sentinel=config.sentinel, options=options) for path in config.paths
+    ]
     if config.json:
         print(json.dumps(reports, indent=2))
         return 0

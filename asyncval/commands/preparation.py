@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from asyncval.checkpoints import LAYOUTS
+from asyncval.checkpoints.recognition import AUTO
 from asyncval.config import ValidationConfig
 from asyncval.core.errors import InvalidData, InvalidOption, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
 from asyncval.data.collection import Collection, load_collection
 from asyncval.data.files import digest_of
 from asyncval.execution.messages import CorpusSetup, WorkerSetup
+from asyncval.lookup import look_up
 from asyncval.subsets.manifest import manifest_remarks
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ def check_options(config: ValidationConfig) -> None:
     for flag, value in positive.items():
         if value is not None and value < 1:
             raise InvalidOption(f"{flag} {value}: give 1 or more.")
+    if config.layout != AUTO:
+        look_up(config.layout, LAYOUTS, option="--layout")
     if config.fp16 and config.bf16:
         raise InvalidOption("--fp16 and --bf16 exclude each other: give one.")
 

@@ -96,7 +96,12 @@ def _daemon(
     """Put the parts together that find and keep checkpoints."""
     pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
     pattern = compile_pattern(config.ckpt_pattern) if config.ckpt_pattern else CHECKPOINT_NAME
-    habits = Habits(pattern=pattern, sentinel=config.sentinel, settle_seconds=config.settle)
+    habits = Habits(
+        pattern=pattern,
+        sentinel=config.sentinel,
+        settle_seconds=config.settle,
+        layout=config.layout,
+    )
     return Daemon(
         watcher=Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
         pins=pins,

@@ -47,9 +47,12 @@ class Text:
 class EncoderOptions:
     """What a user says of the encoder; None: what the checkpoint says, or the default.
 
-    The maximum lengths are in tokens, special tokens included.
+    `layout` is a layout's name, or `auto`; `base_model` is the folder of the model that an
+    adapter changes. The maximum lengths are in tokens, special tokens included.
     """
 
+    layout: str = "auto"
+    base_model: str | None = None
     pooling: Pooling | None = None
     normalize: bool | None = None
     similarity: Similarity | None = None

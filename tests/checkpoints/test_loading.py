@@ -27,7 +27,7 @@ LENGTHS = [7, 3, 12, 1]
 
 
 def load(folder, precision="fp32", **options):
-    checkpoint = Checkpoint(path=folder, step=1, layout="huggingface")
+    checkpoint = Checkpoint(path=folder, step=1, layout="")
     return load_checkpoint(checkpoint, EncoderOptions(**options), device="cpu", precision=precision)
 
 

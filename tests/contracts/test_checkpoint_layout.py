@@ -1,7 +1,4 @@
-"""What every checkpoint layout promises; a new one needs a maker in MAKERS here."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""What every checkpoint layout promises; a new one needs an entry in EXAMPLES of the recipes."""
 
 import numpy as np
 import pytest
@@ -9,49 +6,44 @@ import torch
 
 from asyncval.checkpoints import LAYOUTS
 from asyncval.checkpoints.completeness import examine
+from asyncval.checkpoints.description import Fact
+from asyncval.checkpoints.explanation import explain_encoder
 from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.recognition import layout_of, layouts, load_checkpoint
+from asyncval.config import EvalConfig
 from asyncval.core.errors import CheckpointError
-from asyncval.core.types import Checkpoint, EncoderOptions
+from asyncval.core.types import Checkpoint
 from asyncval.lookup import look_up
-from tests.models import (
-    make_tokenizer,
-    save_distributed,
-    save_huggingface,
-    save_peft,
-    save_sentence_transformers,
-)
-
-
-def save_adapter(folder: Path) -> Path:
-    pytest.importorskip("peft", reason="peft is not installed")
-    make_tokenizer().save_pretrained(folder)
-    save_peft(folder, base=str(save_huggingface(folder.parent / "base")))
-    return folder
-
-
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "distributed": save_distributed,
-    "huggingface": save_huggingface,
-    "peft": save_adapter,
-    "sentence-transformers": save_sentence_transformers,
-}
+from asyncval.options import parse
+from tests.checkpoints.recipes import EXAMPLES, RECIPES
 
 
 @pytest.fixture(params=LAYOUTS)
 def name(request):
-    assert request.param in MAKERS, f"say in MAKERS how a checkpoint of {request.param} is made"
+    assert request.param in EXAMPLES, f"say in EXAMPLES which recipe makes one of {request.param}"
     return request.param
 
 
 @pytest.fixture
-def folder(name, tmp_path):
-    return MAKERS[name](tmp_path / "checkpoint-1")
+def made(name, tmp_path):
+    return RECIPES[EXAMPLES[name]](tmp_path / "run")
 
 
-def load(folder, name):
-    checkpoint = Checkpoint(path=folder, step=1, layout=name)
-    return load_checkpoint(checkpoint, EncoderOptions(), device="cpu", precision="fp32")
+@pytest.fixture
+def folder(made):
+    return made.folder
+
+
+def options_of(made):
+    data = ("--query_file", "q", "--candidate_dir", "c", "--qrel_file", "r")
+    return parse(
+        EvalConfig, [str(made.folder), *data, *made.flags], command="eval"
+    ).encoder_options()
+
+
+def load(made, name):
+    checkpoint = Checkpoint(path=made.folder, step=1, layout=name)
+    return load_checkpoint(checkpoint, options_of(made), device="cpu", precision="fp32")
 
 
 def test_its_name_is_that_in_the_table(name):
@@ -63,23 +55,27 @@ def test_a_checkpoint_of_it_is_recognised_as_it_and_no_other_comes_first(name, f
     assert [layout.name for layout in layouts()] == list(LAYOUTS)
 
 
+def test_it_is_taken_for_the_same_by_name(name, folder):
+    assert layout_of(Folder.listing(folder), name).name == name
+
+
 def test_its_model_files_are_there_and_make_its_fingerprint(name, folder):
     whole = examine(Folder.listing(folder), step=1)
     assert whole.layout == name
-    assert whole.quiet_factor == 1
     assert all((folder / file).is_file() for file in whole.model_files)
     assert len(fingerprint(folder, whole.model_files)) == 64
 
 
 def test_without_weights_it_is_not_whole(folder):
-    for path in (*folder.glob("*model.safetensors"), *folder.glob("*.distcp")):
-        path.unlink()
+    for path in folder.rglob("*"):
+        if path.suffix in (".safetensors", ".bin", ".distcp"):
+            path.unlink()
     with pytest.raises(CheckpointError):
         examine(Folder.listing(folder), step=1)
 
 
-def test_it_loads_to_an_encoder_of_finite_float_vectors_one_for_each_text(name, folder):
-    loaded = load(folder, name)
+def test_it_loads_to_an_encoder_of_finite_float_vectors_one_for_each_text(name, made):
+    loaded = load(made, name)
     ids = torch.tensor([[2, 10, 11, 3], [2, 12, 3, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     for encode in (loaded.encoder.encode_queries, loaded.encoder.encode_passages):
@@ -87,20 +83,36 @@ def test_it_loads_to_an_encoder_of_finite_float_vectors_one_for_each_text(name, 
             vectors = encode(ids, mask).numpy()
             alone = encode(ids[1:, :3], mask[1:, :3]).numpy()
         assert vectors.dtype == np.float32
-        assert vectors.shape == (2, 16)
+        assert vectors.shape == (2, made.dimension)
         assert np.isfinite(vectors).all()
         np.testing.assert_allclose(vectors[1:], alone, atol=1e-5)  # padding does not count
 
 
-def test_it_says_where_its_tokenizer_is_and_how_long_texts_may_be(name, folder):
-    loaded = load(folder, name)
+def test_it_says_where_its_tokenizer_is_and_how_long_texts_may_be(name, made):
+    loaded = load(made, name)
     for reading in (loaded.queries, loaded.passages):
-        assert reading.tokenizer_folder == folder
-        assert reading.max_length == 40
+        assert reading.tokenizer_folder == made.tokenizer
+        assert reading.max_length == made.max_length
 
 
-def test_it_keeps_no_file_mapped_and_none_open(name, folder):
-    loaded = load(folder, name)
+def test_it_is_described_as_it_is_loaded_and_each_thing_with_who_says_it(name, made):
+    if name == "sentence-transformers":
+        pytest.skip("it does not say it yet")
+    description = look_up(name, LAYOUTS, option="--layout")().describe(
+        Folder.listing(made.folder), options_of(made)
+    )
+    loaded = load(made, name)
+    assert description.tokenizer_folder == loaded.queries.tokenizer_folder
+    assert description.query_prefix.value == loaded.queries.prefix
+    assert description.passage_prefix.value == loaded.passages.prefix
+    assert description.assumed == loaded.assumed
+    for said in explain_encoder(description).values():
+        assert isinstance(said, list) or said.endswith(")")
+    assert isinstance(description.pooling, Fact)
+
+
+def test_it_keeps_no_file_mapped_and_none_open(name, made):
+    loaded = load(made, name)
     with open("/proc/self/maps") as maps:  # noqa: PTH123
-        assert str(folder) not in maps.read()
+        assert str(made.folder) not in maps.read()
     assert loaded is not None
