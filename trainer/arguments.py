@@ -3,13 +3,17 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from trainer.errors import InputError
+from trainer.formats import FORMATS
 from trainer.model import Pooling
+from trainer.sources import TrainingFiles
+from trainer.wording import Template, Wording
 
 Objective = Literal["contrastive", "margin_mse", "kl"]
 
@@ -65,7 +69,56 @@ class DataArguments:
     """What it is trained on."""
 
     train_file: list[str] = field(
-        metadata={"help": "JSON lines, plain or .gz: one or several files, one example a line."}
+        default_factory=list,
+        metadata={
+            "help": "Files or folders of examples, one a line, plain or .gz. What forms there are "
+            "is in trainer/README.md."
+        },
+    )
+    train_format: str = field(
+        default="auto",
+        metadata={"help": f"The form of --train_file: auto, {', '.join(FORMATS)}, or a module."},
+    )
+    train_qrels: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of --train_file: judgements; each query with a relevant passage is an "
+            "example."
+        },
+    )
+    neg_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --train_qrels: the negatives of each query. Without it they are drawn "
+            "from the whole corpus."
+        },
+    )
+    teacher_score_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "With --train_qrels: a teacher's scores, as lines or pickled."},
+    )
+    train_query_file: str | None = field(
+        default=None, metadata={"help": "The queries that training files name by their ids."}
+    )
+    corpus_file: str | None = field(
+        default=None,
+        metadata={"help": "The passages that they name: TSV, JSON lines or a tokenised folder."},
+    )
+    sample_neg_from_topk: int | None = field(
+        default=None, metadata={"help": "Draw only from so many of the first in --neg_file."}
+    )
+    query_template: str | None = field(
+        default=None, metadata={"help": "Makes a query of its fields: '<text>'."}
+    )
+    doc_template: str | None = field(
+        default=None,
+        metadata={"help": "Makes a passage of its fields: 'Title: <title> Text: <text>'."},
+    )
+    query_column_names: str | None = field(
+        default=None, metadata={"help": "Columns of a query TSV: 'id,text'."}
+    )
+    doc_column_names: str | None = field(
+        default=None, metadata={"help": "Columns of a corpus TSV: 'id,title,text'."}
     )
     q_max_len: int = field(default=32, metadata={"help": "Tokens kept of a query."})
     p_max_len: int = field(default=128, metadata={"help": "Tokens kept of a passage."})
@@ -84,9 +137,35 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot work."""
-        for name in ("q_max_len", "p_max_len", "train_n_passages"):
-            if getattr(self, name) < 1:
+        for name in ("q_max_len", "p_max_len", "train_n_passages", "sample_neg_from_topk"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}. It must be at least 1.")
+        if bool(self.train_file) == bool(self.train_qrels):
+            raise InputError("Give either --train_file or --train_qrels.")
+
+    def training_files(self) -> TrainingFiles:
+        """Return what belongs to the training files."""
+        return TrainingFiles(
+            neg_file=_path(self.neg_file),
+            teacher_score_files=tuple(map(Path, self.teacher_score_files)),
+            query_file=_path(self.train_query_file),
+            corpus_file=_path(self.corpus_file),
+            sample_neg_from_topk=self.sample_neg_from_topk,
+            wording=Wording(
+                query_template=Template(self.query_template) if self.query_template else None,
+                doc_template=Template(self.doc_template) if self.doc_template else None,
+                query_columns=_names(self.query_column_names),
+                doc_columns=_names(self.doc_column_names),
+            ),
+        )
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _names(columns: str | None) -> tuple[str, ...] | None:
+    return tuple(each.strip() for each in columns.split(",")) if columns else None
 
 
 @dataclass

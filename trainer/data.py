@@ -1,14 +1,9 @@
-"""Training data: checked once, read lazily, sampled the same way for the same seed."""
+"""Training data for the trainer: drawn the same way for the same seed, and made into batches."""
 
-import gzip
-import os
+import logging
 import random
-import shutil
-import tempfile
-import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,108 +12,90 @@ from torch.utils.data import Dataset, Sampler
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from trainer.errors import InputError
-from trainer.examples import Demands, Example, Sample, parse_example
-from trainer.judgements import Judgements, passage_key
+from trainer.examples import Demands, Sample
+from trainer.formats import FORMATS
+from trainer.judgements import Judgements
+from trainer.lines import key_of
+from trainer.sources import TrainingFiles, open_source
+from trainer.wording import Content
 
-GZIP_MAGIC = b"\x1f\x8b"
+logger = logging.getLogger("trainer")
 
-
-class ExampleFile:
-    """Random access to the examples of one file; only two integers per line stay in memory."""
-
-    def __init__(self, path: Path, *, demands: Demands) -> None:
-        """Index and check every line, so that no training dies of a bad one hours later."""
-        self.name = str(path)
-        if not path.is_file():
-            raise InputError(f"Training file {self.name!r} does not exist. Check --train_file.")
-        self._plain = _uncompressed(path, owner=self)
-        self._descriptor: int | None = None
-        self._starts, self._lengths = array("q"), array("q")
-        start = 0
-        with self._plain.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    self._check(line, number, demands)
-                    self._starts.append(start)
-                    self._lengths.append(len(line))
-                start += len(line)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, index: int) -> Example:
-        if self._descriptor is None:
-            self._descriptor = os.open(self._plain, os.O_RDONLY)
-        # pread has no shared file position, so forked workers cannot disturb each other.
-        return parse_example(os.pread(self._descriptor, self._lengths[index], self._starts[index]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file behind: a worker that was spawned opens its own."""
-        return {**self.__dict__, "_descriptor": None}
-
-    def _check(self, line: bytes, number: int, demands: Demands) -> None:
-        where = f"Training file {self.name!r}, line {number}"
-        try:
-            example = parse_example(line)
-        except ValueError as error:
-            raise InputError(
-                f'{where}: {error}. Each line needs "query" and "positive", "positives" or '
-                '"positive_passages", or a scored list.'
-            ) from error
-        try:
-            demands.check(example)
-        except ValueError as error:
-            raise InputError(f"{where}: {error}.") from error
-
-
-def _uncompressed(path: Path, *, owner: object) -> Path:
-    """Return a file that can be read at any offset: `path`, or a temporary copy without gzip."""
-    with path.open("rb") as file:
-        if file.read(2) != GZIP_MAGIC:
-            return path
-    handle, name = tempfile.mkstemp(prefix="trainer-", suffix=".jsonl")
-    weakref.finalize(owner, _remove, Path(name), os.getpid())
-    try:
-        with gzip.open(path) as packed, os.fdopen(handle, "wb") as plain:
-            shutil.copyfileobj(packed, plain)
-    except (OSError, EOFError) as error:
-        raise InputError(
-            f"Training file {str(path)!r} is a broken gzip file: {error}. Write it anew."
-        ) from error
-    return Path(name)
-
-
-def _remove(path: Path, owner_pid: int) -> None:
-    # A forked worker inherits the finalizer, but the file belongs to its parent.
-    if os.getpid() == owner_pid:
-        path.unlink(missing_ok=True)
+DATA_SUFFIXES = (".json", ".jsonl", ".tsv", ".txt")
 
 
 class TrainingSet(Dataset[Sample]):
     """The examples of all files; an item's key is (epoch, index), and its draw follows from it."""
 
-    def __init__(self, paths: Iterable[str], *, demands: Demands, seed: int) -> None:
+    def __init__(
+        self,
+        paths: Iterable[str],
+        *,
+        demands: Demands,
+        seed: int,
+        data_format: str = "auto",
+        files: TrainingFiles | None = None,
+    ) -> None:
+        """Open and check all files.
+
+        Args:
+            paths: of training files, or of folders with nothing but training files.
+            demands: on every example.
+            seed: of the draws.
+            data_format: a name in `FORMATS`, or "auto".
+            files: what belongs to the training files.
+        """
         self.num_passages = demands.num_passages
         self.seed = seed
-        self.files = [ExampleFile(Path(path), demands=demands) for path in paths]
+        self.sources = [
+            open_source(
+                path,
+                table=FORMATS,
+                name=data_format,
+                files=files or TrainingFiles(),
+                demands=demands,
+            )
+            for path in _files(paths)
+        ]
         if not len(self):
-            names = ", ".join(repr(file.name) for file in self.files)
-            raise InputError(f"No training example in {names}. Each line should hold one.")
+            names = ", ".join(source.where for source in self.sources)
+            raise InputError(f"{names}: no training example in it. Check --train_file.")
+        short = sum(source.num_short for source in self.sources)
+        if short:
+            logger.warning(
+                "%d of %d examples have fewer than %d negatives: theirs are drawn more than once.",
+                short,
+                len(self),
+                self.num_passages - 1,
+            )
 
     def __len__(self) -> int:
-        return sum(len(file) for file in self.files)
+        return sum(len(source) for source in self.sources)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         generator = random.Random(f"{self.seed} {epoch} {index}")
-        return self._example(index).sample(num_passages=self.num_passages, generator=generator)
+        for source in self.sources:
+            if index < len(source):
+                return source.sample(index, num_passages=self.num_passages, generator=generator)
+            index -= len(source)
+        raise IndexError(key)
 
-    def _example(self, index: int) -> Example:
-        for file in self.files:
-            if index < len(file):
-                return file[index]
-            index -= len(file)
-        raise IndexError(index)
+
+def _files(paths: Iterable[str]) -> Iterator[Path]:
+    for name in paths:
+        path = Path(name)
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(
+            each
+            for each in path.iterdir()
+            if Path(each.name.removesuffix(".gz")).suffix in DATA_SUFFIXES
+        )
+        if not inside:
+            raise InputError(f"The folder {name!r} has no training file. Check --train_file.")
+        yield from inside
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -137,9 +114,41 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.num_examples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.num_examples, generator=generator).tolist()
-        return ((self.epoch, index) for index in order)
+        epoch = self.epoch
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        order = torch.randperm(self.num_examples, generator=generator)
+        return ((epoch, int(index)) for index in order.numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """The ids that a tokenizer puts around those of a text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
+        """Read them off a text with and without."""
+        plain = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
+        whole = tuple(tokenizer("a")["input_ids"])
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return cls(whole[:start], whole[start + len(plain) :])
+        raise InputError("The tokenizer changes a text's own tokens where it adds special ones.")
+
+    def around(self, ids: Sequence[int], *, max_length: int) -> list[int]:
+        """Return ids with special tokens, cut to a length that counts these."""
+        kept = max(0, max_length - len(self.before) - len(self.after))
+        return [*self.before, *ids[:kept], *self.after]
+
+    def are_in(self, ids: Sequence[int]) -> bool:
+        """Say whether the ids have special tokens already."""
+        before, after = self.before, self.after
+        if not before and not after:
+            return False
+        ends = tuple(ids[len(ids) - len(after) :])
+        return tuple(ids[: len(before)]) == before and ends == after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +161,11 @@ class Collator:
     query_prefix: str = ""
     passage_prefix: str = ""
     judgements: Judgements | None = None
+    special: SpecialTokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out what surrounds token ids."""
+        object.__setattr__(self, "special", SpecialTokens.of(self.tokenizer))
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return what `BiEncoder.forward` takes, and what is known of it.
@@ -161,12 +175,13 @@ class Collator:
             are scores, `teacher` [B, n]; if there are judgements, `relevant` [B, R] and
             `passage_keys` [B * n].
         """
-        queries = [self.query_prefix + sample.query for sample in samples]  # B
         passages = [each for sample in samples for each in sample.passages]  # B * n
         batch: dict[str, Any] = {
-            "query": self._tokens(queries, self.q_max_len),
+            "query": self._tokens(
+                [sample.query for sample in samples], self.query_prefix, self.q_max_len
+            ),
             "passage": self._tokens(
-                [self.passage_prefix + each.text for each in passages], self.p_max_len
+                [each.text for each in passages], self.passage_prefix, self.p_max_len
             ),
         }
         scores = [each.score for each in passages if each.score is not None]
@@ -174,11 +189,62 @@ class Collator:
             batch["teacher"] = torch.tensor(scores).view(len(samples), -1)
         if self.judgements is not None:
             batch["relevant"] = self.judgements.of(sample.query_id for sample in samples)
-            batch["passage_keys"] = torch.tensor([passage_key(each.id) for each in passages])
+            batch["passage_keys"] = torch.tensor([key_of(str(each.id)) for each in passages])
         return batch
 
-    def _tokens(self, texts: list[str], max_length: int) -> BatchEncoding:
+    def check(self, sample: Sample) -> None:
+        """Refuse token ids that this tokenizer or these flags cannot do anything right with."""
+        texts = [
+            (sample.query, self.query_prefix),
+            *((each.text, self.passage_prefix) for each in sample.passages),
+        ]
+        for ids, prefix in texts:
+            if not isinstance(ids, tuple):
+                continue
+            if prefix:
+                raise InputError(
+                    "The training data has token ids, and a prefix is text. Leave out "
+                    "--query_prefix and --passage_prefix, or train on texts."
+                )
+            if self.special.are_in(ids):
+                raise InputError(
+                    f"The training data has token ids with special tokens in them ({ids[0]} ... "
+                    f"{ids[-1]}), which would be added again. Tokenise it without."
+                )
+            if max(ids, default=0) >= len(self.tokenizer):
+                raise InputError(
+                    f"The training data has the token id {max(ids)}, but the tokenizer has only "
+                    f"{len(self.tokenizer)}. Give the tokenizer that the data was made with."
+                )
+
+    def _tokens(self, texts: Sequence[Content | None], prefix: str, length: int) -> BatchEncoding:
+        if any(isinstance(each, tuple) for each in texts):
+            return self._padded([self._ids(each, prefix, length) for each in texts])
         tokens: BatchEncoding = self.tokenizer(
-            texts, max_length=max_length, truncation=True, padding=True, return_tensors="pt"
+            [prefix + str(each) for each in texts],
+            max_length=length,
+            truncation=True,
+            padding=True,
+            return_tensors="pt",
         )
         return tokens
+
+    def _ids(self, text: Content | None, prefix: str, length: int) -> list[int]:
+        if isinstance(text, tuple):
+            return self.special.around(text, max_length=length)
+        ids: list[int] = self.tokenizer(prefix + str(text), max_length=length, truncation=True)[
+            "input_ids"
+        ]
+        return ids
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> BatchEncoding:
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        return BatchEncoding(
+            {
+                "input_ids": torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows]),
+                "attention_mask": torch.tensor(
+                    [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+                ),
+            }
+        )

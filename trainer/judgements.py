@@ -1,13 +1,13 @@
-"""Known relevant passages, so that none of them is taken for a negative of its query."""
+"""Judgements: which passages are known to be relevant, so that none is taken for a negative."""
 
 from collections.abc import Iterable
-from hashlib import blake2b
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trainer.errors import InputError
+from trainer.lines import LineFile, key_of
 
 NO_PASSAGE = -1
 
@@ -16,28 +16,19 @@ class Judgements:
     """The relevant passages of each query, as numbers that processes can exchange."""
 
     def __init__(self, path: Path) -> None:
-        """Read TREC's `query 0 passage relevance` or BEIR's `query passage relevance`."""
-        if not path.is_file():
-            raise InputError(f"Judgements {str(path)!r} do not exist. Check --qrels_file.")
+        """Read judgements of any form that `parse_judgement` knows."""
+        file = LineFile(path, option="--qrels_file", kind="Judgement file")
         self._relevant: dict[str, list[int]] = {}
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                fields = line.split()
-                if not fields or (number == 1 and fields[0] == "query-id"):
-                    continue
-                try:
-                    query_id, passage_id, relevance = fields[0], fields[-2], int(fields[-1])
-                    if len(fields) not in (3, 4):
-                        raise ValueError
-                except (ValueError, IndexError) as error:
-                    raise InputError(
-                        f"Judgements {str(path)!r}, line {number}: {line.strip()!r} is neither "
-                        "`query 0 passage relevance` nor `query passage relevance`."
-                    ) from error
-                if relevance > 0:
-                    self._relevant.setdefault(query_id, []).append(passage_key(passage_id))
+        for number, _, line in file:
+            try:
+                parsed = parse_judgement(line.decode())
+            except ValueError as error:
+                raise InputError(f"{file.where}, line {number}: {error}.") from error
+            if parsed is not None:
+                query_id, passage_ids = parsed
+                self._relevant.setdefault(query_id, []).extend(map(key_of, passage_ids))
         if not self._relevant:
-            raise InputError(f"Judgements {str(path)!r} name no relevant passage.")
+            raise InputError(f"{file.where} names no relevant passage.")
         self._width = max(map(len, self._relevant.values()))
 
     def of(self, query_ids: Iterable[str | None]) -> Tensor:
@@ -46,10 +37,30 @@ class Judgements:
         return torch.tensor([row + [NO_PASSAGE] * (self._width - len(row)) for row in rows])
 
 
-def passage_key(passage_id: str | None) -> int:
-    """Return a number of 63 bits for an id; two of a million ids share one by a chance of 1e-7."""
-    digest = blake2b(str(passage_id).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+def parse_judgement(line: str) -> tuple[str, list[str]] | None:
+    """Return a query and what a line says is relevant to it; None if it says of nothing.
+
+    TREC's `query 0 passage grade`, BEIR's `query passage grade` with its header, and RetroMAE's
+    `query passage[,passage...]`, with tabs or else spaces between them. What is relevant has a
+    grade above 0.
+
+    Raises:
+        ValueError: it is none of them, in words that follow `'file', line 3: `.
+    """
+    fields = [each.strip() for each in line.strip("\r\n").split("\t" if "\t" in line else None)]
+    if fields[:1] == ["query-id"]:
+        return None
+    if len(fields) == 2 and all(fields):
+        return fields[0], fields[1].split(",")
+    try:
+        if len(fields) not in (3, 4):
+            raise ValueError
+        return (fields[0], [fields[-2]]) if float(fields[-1]) > 0 else None
+    except ValueError:
+        raise ValueError(
+            f"{line.strip()!r} is neither `query 0 passage grade` nor `query passage grade` nor "
+            "`query passage`"
+        ) from None
 
 
 def known_relevant(relevant: Tensor, passages: Tensor) -> Tensor:

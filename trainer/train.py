@@ -235,7 +235,13 @@ def build_trainer(
         teacher_scores=training_args.objective != "contrastive",
         ids=data_args.qrels_file is not None,
     )
-    train_dataset = TrainingSet(data_args.train_file, demands=demands, seed=training_args.seed)
+    train_dataset = TrainingSet(
+        [data_args.train_qrels] if data_args.train_qrels else data_args.train_file,
+        demands=demands,
+        seed=training_args.seed,
+        data_format="qrels" if data_args.train_qrels else data_args.train_format,
+        files=data_args.training_files(),
+    )
     transformer = load_transformer(model_args.model_name_or_path)
     if model_args.lora:
         add_lora(
@@ -261,6 +267,7 @@ def build_trainer(
         passage_prefix=data_args.passage_prefix,
         judgements=Judgements(Path(data_args.qrels_file)) if data_args.qrels_file else None,
     )
+    collator.check(train_dataset[0, 0])
     texts = TextSettings(
         q_max_len=data_args.q_max_len,
         p_max_len=data_args.p_max_len,

@@ -15,6 +15,7 @@ from trainer.judgements import Judgements, known_relevant
     [
         "1 0 a 1\n1 Q0 b 2\n1 0 c 0\n2 0 c 1\n",
         "query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t2\n\n1\tc\t0\n2\tc\t1\n",
+        "1\ta,b\n2\tc\n",
     ],
 )
 def test_passages_that_are_judged_relevant_to_a_query_are_found_in_a_batch(
@@ -72,11 +73,11 @@ def test_the_width_does_not_depend_on_the_batch(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "'PATH' do not exist. Check --qrels_file."),
+        (None, "'PATH' does not exist. Check --qrels_file."),
         ("1 0 a 1\n1 0 a\n", "'PATH', line 2: '1 0 a' is neither"),
         ("1 0 a b c 1\n", "'PATH', line 1: '1 0 a b c 1' is neither"),
         ("1\n", "'PATH', line 1: '1' is neither"),
-        ("1 0 a 0\n", "'PATH' name no relevant passage."),
+        ("1 0 a 0\n", "'PATH' names no relevant passage."),
     ],
 )
 def test_judgements_that_cannot_be_read_are_refused_with_the_line(tmp_path, content, complaint):
@@ -85,4 +86,4 @@ def test_judgements_that_cannot_be_read_are_refused_with_the_line(tmp_path, cont
         path.write_text(content)
     with pytest.raises(InputError) as caught:
         Judgements(path)
-    assert str(caught.value).startswith(f"Judgements {complaint.replace('PATH', str(path))}")
+    assert str(caught.value).startswith(f"Judgement file {complaint.replace('PATH', str(path))}")

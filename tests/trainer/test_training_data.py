@@ -141,7 +141,7 @@ def test_a_batch_holds_prefixed_texts_cut_to_their_lengths(model_folder):
         ("[1]", "a list where an object should be"),
         ('{"positive": "p"}', 'no "query" string'),
         ('{"query": "q"}', 'no "positive"'),
-        ('{"query": "q", "positive": 3}', "a passage that is not a string or an object"),
+        ('{"query": "q", "positive": 3}', "a passage that is not a string, a list"),
         ('{"query": "q", "positives": "p"}', '"positives" is a str and should be a list'),
         ('{"query": "q", "positive_passages": [{"docid": "1"}]}', 'without a "text" string'),
     ],
@@ -163,7 +163,10 @@ def test_negatives_that_are_asked_for_but_not_there_are_an_error_with_the_line(t
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "No training example in"), (b"\x1f\x8bgarbage", "is a broken gzip file")],
+    [
+        (b"", "t.jsonl.gz': no training example in it"),
+        (b"\x1f\x8bgarbage", "is a broken gzip file"),
+    ],
 )
 def test_an_empty_or_broken_file_is_refused(tmp_path, content, complaint):
     path = tmp_path / "t.jsonl.gz"
@@ -235,7 +238,7 @@ def test_a_batch_holds_the_scores_in_the_order_of_its_passages(model_folder, tmp
         ({**TEXTS, "score": 3}, '"score" without "positive" and "negative". Each'),
         ({"query": "q", "docs": ["p", "n"]}, '"docs" without "scores". Each line'),
         ({"query": "q", "docs": [], "scores": []}, 'no "positive", "positives", '),
-        ({"query": "q", "docs": [[5, 7], [8]], "scores": [1, 2]}, "a passage that is not a string"),
+        ({"query": "q", "docs": [5, 8], "scores": [1, 2]}, "a passage that is not a string, a"),
         (
             {"query": "q", "positives": [{"text": "p", "score": 1}], "negatives": ["n", "m"]},
             "1 of 3 passages have a score and the rest none.",
