@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncval.checkpoints.bases import find_base_folder
 from asyncval.checkpoints.description import Description, Fact, describe, one_tower, read_config
@@ -15,7 +15,13 @@ from asyncval.checkpoints.loading import (
     own_the_weights,
     tokenizer_files,
 )
-from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, DependencyMissing
+from asyncval.core.errors import (
+    CheckpointBroken,
+    CheckpointError,
+    CheckpointIncomplete,
+    CheckpointUnsupported,
+    DependencyMissing,
+)
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
 if TYPE_CHECKING:
@@ -82,7 +88,7 @@ def load_adapted(
         DependencyMissing: PEFT is not installed.
     """
     try:
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
     except ImportError as error:
         raise DependencyMissing(
             f"{folder.path.name} is an adapter of PEFT: run `pip install asyncval[peft]`."
@@ -93,13 +99,49 @@ def load_adapted(
         precision=precision,
         trust_remote_code=options.trust_remote_code,
     )
+    place = str(folder.path / prefix)
     try:
-        adapted = PeftModel.from_pretrained(backbone, str(folder.path / prefix))
+        config = PeftConfig.from_pretrained(place)
+        if config.is_prompt_learning:
+            raise CheckpointUnsupported(
+                f"It is an adapter of the kind {config.peft_type}, which changes the input and not "
+                "the weights, so it cannot be merged: not supported."
+            )
+        adapted = PeftModel.from_pretrained(backbone, place, config=config)
+        _refuse_other_tensors(adapted, folder, adapter_files(folder, prefix)[-1])
         merged = adapted.merge_and_unload()
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a damaged or foreign adapter makes PEFT raise
         raise CheckpointBroken(f"PEFT cannot load it: {first_line(error)}") from error
     own_the_weights(merged)
     return merged.eval().to(device)  # type: ignore[no-any-return]
+
+
+def _refuse_other_tensors(adapted: Any, folder: Folder, weights: str) -> None:  # noqa: ANN401
+    """Refuse an adapter that lacks tensors, or has some that the base has no place for.
+
+    PEFT only warns then, and what is missing would stay as it began: without effect.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    path = folder.path / weights
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+    else:
+        found = set(torch.load(path, map_location="cpu", weights_only=True))
+    needed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    embedded = {name for name in found if ".embed" in name or "embeddings." in name}
+    odd = sorted(needed - found) or sorted(found - needed - embedded)
+    if odd:
+        raise CheckpointBroken(
+            f"{weights} {'lacks' if odd[0] in needed else 'has'} {len(odd)} tensors that the base "
+            f"model {'needs' if odd[0] in needed else 'has no place for'}, for example {odd[0]!r}: "
+            "it was made for another one, or its training wrote only a part."
+        )
 
 
 def find_base(folder: Folder, options: EncoderOptions, prefix: str = "") -> Fact:
