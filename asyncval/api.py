@@ -30,12 +30,11 @@ from asyncval.config import EncodingConfig
 from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, InvalidOption
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.sampling import Rankings
-from asyncval.core.types import Checkpoint, Judgements, Retrieved, Text
-from asyncval.data.collection import read_texts
+from asyncval.core.types import Checkpoint, Judgements, Retrieved, Text, TextForm
 from asyncval.data.embeddings import read_embeddings, read_scores
-from asyncval.data.files import digest_of, passage_files
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run, write_run
+from asyncval.data.sources import digest_of, passage_files, read_texts
 from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
@@ -55,6 +54,7 @@ __all__ = [
     "Retrieved",
     "Text",
     "TextEncoder",
+    "TextForm",
     "TextIds",
     "TokenStore",
     "TopK",
@@ -110,6 +110,7 @@ class TextEncoder:
         files: Sequence[Path],
         *,
         is_query: bool,
+        form: TextForm | None = None,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> TokenStore:
         """Return the tokens of all texts in some files, in order, from the cache where it can.
@@ -117,19 +118,23 @@ class TextEncoder:
         Args:
             files: Queries, or passages as `passage_files` gives them.
             is_query: Whether they are queries, else passages.
+            form: How they are to be read, where that cannot be told by the files.
             on_progress: Told how many texts are done.
         """
+        wanted = form or TextForm(is_query=is_query)
         option = "--query_file" if is_query else "--candidate_dir"
 
         def texts() -> Iterator[Text]:
-            return chain.from_iterable(read_texts(file, option=option) for file in files)
+            return chain.from_iterable(
+                read_texts(file, option=option, form=wanted) for file in files
+            )
 
         store, remarks = load_tokens(
             self._loaded,
             self._tokenizers,
             options=self._options,
             cache=self._cache,
-            content=digest_of(files),
+            content=digest_of(files, wanted),
             texts=texts,
             is_query=is_query,
             on_progress=on_progress,

@@ -10,7 +10,15 @@ from typing import Annotated
 
 import tyro
 
-from asyncval.core.types import EncoderOptions, PinMethod, Pooling, RunType, Similarity, WriteRun
+from asyncval.core.types import (
+    EncoderOptions,
+    PinMethod,
+    Pooling,
+    RunType,
+    Similarity,
+    TextForm,
+    WriteRun,
+)
 
 MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -23,19 +31,77 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionConfig:
-    """What is searched, for what, and what counts as found."""
+class TextConfig:
+    """How queries and passages are read."""
+
+    text_format: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("auto",)
+    """jsonl, tsv, parquet, datasets, ir_datasets or package.module:Name of your own; one for all
+    texts, or one for queries and one for passages. Default: by the file."""
+    query_column_names: Annotated[str | None, tyro.conf.arg(metavar="ID,TEXT")] = None
+    """The columns of TSV queries. Default: id,text or id,title,text, or what the header says."""
+    doc_column_names: Annotated[str | None, tyro.conf.arg(metavar="ID,TITLE,TEXT")] = None
+    """The columns of TSV passages, likewise."""
+    query_template: MaybeText = None
+    """What is encoded of a query, with <column> for each field, or the name of a preset."""
+    doc_template: MaybeText = None
+    """What is encoded of a passage, likewise: "Title: <title> Text: <text>". Default: title and
+    text with a space between. Presets are named after toolkits (docs/data.md)."""
+
+    def query_form(self) -> TextForm:
+        """Return how queries are to be read."""
+        return TextForm(
+            is_query=True,
+            format=self.text_format[0],
+            columns=_names(self.query_column_names),
+            template=self.query_template,
+        )
+
+    def passage_form(self) -> TextForm:
+        """Return how passages are to be read."""
+        return TextForm(
+            format=self.text_format[-1],
+            columns=_names(self.doc_column_names),
+            template=self.doc_template,
+        )
+
+
+def _names(listed: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",")) if listed is not None else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """One of `tasks` in a configuration file: a query set with a corpus of its own."""
+
+    name: str
+    query_file: Path
+    candidate_dir: tuple[Path, ...]
+    qrel_file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionConfig(TextConfig):
+    """What is searched, for what, and what counts as found.
+
+    Places are files, folders, or `ir_datasets:NAME`.
+    """
 
     query_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--query_files"], metavar="FILE...")
-    ]
-    """Queries: JSON lines or TSV, .gz may follow. Several files are several query sets."""
-    candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+    ] = ()
+    """Queries: JSON lines, TSV, Parquet ... Several files are several query sets."""
+    candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
     """Passages: a folder, or files."""
     qrel_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--qrel_files"], metavar="FILE...")
-    ]
+    ] = ()
     """Judgements: TREC or BEIR columns. One file, or one for each query file."""
+    task: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FOLDER")
+    ] = ()
+    """Instead of these three: a folder with queries, corpus and qrels, as BEIR's. Repeatable."""
+    tasks: Annotated[tuple[TaskEntry, ...], tyro.conf.Suppress] = ()
+    """The same in a configuration file: name, query_file, candidate_dir and qrel_file of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +280,7 @@ class SubsetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitConfig(EncodingConfig, SubsetConfig):
+class SplitConfig(EncodingConfig, TextConfig, SubsetConfig):
     """Make a corpus subset: what runs retrieved, and what is relevant.
 
     Options of encoding count only with --from_checkpoint.

@@ -25,7 +25,7 @@ from asyncval.core.types import (
     Validation,
     WriteRun,
 )
-from asyncval.data.collection import load_query_sets, read_passages
+from asyncval.data.collection import TaskPlaces, load_query_sets, read_passages
 from asyncval.execution.messages import WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
@@ -58,9 +58,13 @@ class Evaluation:
 
     def _make_validator(self) -> Validator:
         setup = self._setup
-        query_sets = load_query_sets(
-            [Path(path) for path in setup.query_files], [Path(path) for path in setup.qrel_files]
-        )
+        tasks = [
+            TaskPlaces(name=name, queries=Path(queries), qrels=Path(qrels), candidates=())
+            for name, queries, qrels in zip(
+                setup.query_names, setup.query_files, setup.qrel_files, strict=True
+            )
+        ]
+        query_sets = load_query_sets(tasks, form=setup.query_form)
         return Validator(
             Task(
                 query_sets=[
@@ -71,7 +75,11 @@ class Evaluation:
                 corpora={
                     name: CorpusTexts(
                         digest=corpus.digest,
-                        passages=partial(read_passages, [Path(path) for path in corpus.files]),
+                        passages=partial(
+                            read_passages,
+                            [Path(path) for path in corpus.files],
+                            form=setup.passage_form,
+                        ),
                     )
                     for name, corpus in setup.corpora.items()
                 },

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -9,22 +11,31 @@ from typing import Any
 
 from asyncval.checkpoints import LAYOUTS
 from asyncval.checkpoints.recognition import AUTO
-from asyncval.config import ValidationConfig
+from asyncval.config import CollectionConfig, TextConfig, ValidationConfig
 from asyncval.core.errors import InvalidData, InvalidOption, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
-from asyncval.data.collection import Collection, load_collection
-from asyncval.data.files import digest_of
+from asyncval.data.collection import (
+    Collection,
+    TaskPlaces,
+    load_collection,
+    task_in_folder,
+    tasks_on_one_corpus,
+)
+from asyncval.data.sources import digest_of, located
+from asyncval.data.texts import check_form
 from asyncval.execution.messages import CorpusSetup, WorkerSetup
 from asyncval.lookup import look_up
 from asyncval.subsets.manifest import manifest_remarks
 
 logger = logging.getLogger(__name__)
 PLAN_FORMAT = 1
+TASK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def check_options(config: ValidationConfig) -> None:
     """Refuse what can be seen to be wrong without reading any data."""
     check_depth(parse_measures(config.metrics), config.depth)
+    check_texts(config)
     positive = {
         "--depth": config.depth,
         "--q_max_len": config.q_max_len,
@@ -43,25 +54,91 @@ def check_options(config: ValidationConfig) -> None:
         raise InvalidOption("--fp16 and --bf16 exclude each other: give one.")
 
 
+def check_texts(config: TextConfig) -> None:
+    """Refuse what cannot be meant about texts.
+
+    Raises:
+        InvalidOption: The message has the flag.
+    """
+    if len(config.text_format) not in (1, 2):
+        raise InvalidOption(
+            f"--text_format {' '.join(config.text_format)}: give one, or one for queries and one "
+            "for passages."
+        )
+    check_form(config.query_form())
+    check_form(config.passage_form())
+
+
+def tasks_of(config: CollectionConfig) -> list[TaskPlaces]:
+    """Return the query sets that were asked for, each with its corpus.
+
+    Raises:
+        UsageError: They are given in two ways, or in none, or two have the same name.
+    """
+    given = {
+        "--query_file": config.query_file,
+        "--candidate_dir": config.candidate_dir,
+        "--qrel_file": config.qrel_file,
+    }
+    if not config.task and not config.tasks:
+        missing = [flag for flag, places in given.items() if not places]
+        if missing:
+            raise InvalidOption(
+                f"{missing[0]} is missing: give {', '.join(given)}, or --task NAME=FOLDER."
+            )
+        return tasks_on_one_corpus(config.query_file, config.qrel_file, config.candidate_dir)
+    if any(given.values()):
+        raise InvalidOption(
+            f"--task has queries, passages and judgements of its own: leave {', '.join(given)} out."
+        )
+    tasks = [_named_task(each) for each in config.task]
+    tasks += [
+        TaskPlaces(
+            name=each.name,
+            queries=each.query_file,
+            qrels=each.qrel_file,
+            candidates=each.candidate_dir,
+        )
+        for each in config.tasks
+    ]
+    names = [task.name for task in tasks]
+    for name in names:
+        if not TASK_NAME.fullmatch(name) or names.count(name) > 1:
+            raise InvalidOption(
+                f"--task: {name!r} must be a name of letters, digits, dots, hyphens and "
+                "underscores that no other task has."
+            )
+    return tasks
+
+
+def _named_task(argument: str) -> TaskPlaces:
+    name, equals, folder = argument.partition("=")
+    if not equals or not folder:
+        raise InvalidOption(f"--task {argument!r}: give NAME=FOLDER.")
+    return task_in_folder(name, Path(folder))
+
+
 def read_collection(config: ValidationConfig, *, output_dir: Path | None) -> Collection:
     """Read and check the data, and say what is in it and what is odd about it.
 
     Raises:
         UsageError: It cannot be used as given.
     """
+    tasks = tasks_of(config)
     collection = load_collection(
-        query_files=config.query_file, qrel_files=config.qrel_file, candidates=config.candidate_dir
+        tasks, query_form=config.query_form(), passage_form=config.passage_form()
     )
     if config.write_run == "trec" and output_dir is not None:
         _check_ids(collection)
-    _introduce(collection, config)
+    _introduce(collection, tasks)
     return collection
 
 
 def _check_ids(collection: Collection) -> None:
     """Refuse ids that a TREC run could not carry."""
     ids = [query.id for query_set in collection.query_sets for query in query_set.queries]
-    spaced = next((each for each in ids if len(each.split()) != 1), collection.corpus.spaced_id)
+    ids += [corpus.spaced_id for corpus in collection.corpora.values() if corpus.spaced_id]
+    spaced = next((each for each in ids if len(each.split()) != 1), "")
     if spaced:
         raise InvalidData(
             f"The id {spaced!r} has white space, which a TREC run cannot carry: give --write_run "
@@ -69,7 +146,7 @@ def _check_ids(collection: Collection) -> None:
         )
 
 
-def _introduce(collection: Collection, config: ValidationConfig) -> None:
+def _introduce(collection: Collection, tasks: Sequence[TaskPlaces]) -> None:
     for query_set in collection.query_sets:
         logger.info(
             "%d queries in %s, %d of them judged.",
@@ -77,8 +154,13 @@ def _introduce(collection: Collection, config: ValidationConfig) -> None:
             query_set.path,
             len(query_set.judged),
         )
-    logger.info("%d passages.", collection.corpus.num_passages)
-    for remark in (*collection.remarks, *manifest_remarks(config.candidate_dir, config.qrel_file)):
+    for name, corpus in collection.corpora.items():
+        logger.info("%d passages%s.", corpus.num_passages, f" for {name}" if name else "")
+    qrels: dict[tuple[Path, ...], list[Path]] = {}
+    for task in tasks:
+        qrels.setdefault(task.candidates, []).append(task.qrels)
+    subsets = [each for places in qrels.items() for each in manifest_remarks(*places)]
+    for remark in (*collection.remarks, *subsets):
         logger.warning(remark)
 
 
@@ -105,16 +187,17 @@ def worker_setup(
     if not os.access(config.cache_dir, os.W_OK):
         raise OutputUnavailable(f"--cache_dir: {str(config.cache_dir)!r} cannot be written.")
     return WorkerSetup(
-        query_files=[str(each.path.absolute()) for each in collection.query_sets],
-        qrel_files=[str(each.qrels_path.absolute()) for each in collection.query_sets],
-        query_digests=[digest_of([each.path]) for each in collection.query_sets],
+        query_names=[each.name for each in collection.query_sets],
+        query_files=[located(each.path) for each in collection.query_sets],
+        qrel_files=[located(each.qrels_path) for each in collection.query_sets],
+        query_digests=[each.digest for each in collection.query_sets],
         query_corpora=[each.corpus for each in collection.query_sets],
         corpora={
-            "": CorpusSetup(
-                files=[str(path.absolute()) for path in collection.corpus.files],
-                digest=collection.corpus.digest,
-            )
+            name: CorpusSetup(files=list(map(located, corpus.files)), digest=corpus.digest)
+            for name, corpus in collection.corpora.items()
         },
+        query_form=config.query_form(),
+        passage_form=config.passage_form(),
         measures=[str(measure) for measure in parse_measures(config.metrics)],
         depth=config.depth,
         options=config.encoder_options(),
@@ -135,7 +218,7 @@ def describe_plan(setup: WorkerSetup, precision: str) -> dict[str, Any]:
         "format": PLAN_FORMAT,
         "queries": setup.query_digests,
         "qrels": [digest_of([Path(path)]) for path in setup.qrel_files],
-        "query_sets": [Path(path).name for path in setup.query_files],
+        "query_sets": setup.query_names,
         "corpus": _digests(setup),
         "encoding": asdict(setup.options),
         "precision": precision,

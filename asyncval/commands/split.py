@@ -10,14 +10,16 @@ from rich.console import Console
 
 from asyncval.clock import SystemClock
 from asyncval.commands.eval import evaluate_named
+from asyncval.commands.preparation import check_texts
 from asyncval.config import (
     EncodingConfig,
     EvalConfig,
     SplitConfig,
+    TextConfig,
 )
 from asyncval.core.errors import InvalidData, InvalidOption
 from asyncval.core.types import State
-from asyncval.data.collection import load_query_sets
+from asyncval.data.collection import load_query_sets, tasks_on_one_corpus
 from asyncval.subsets.screen import SplitScreen, summary
 from asyncval.subsets.splitting import DEFAULT_DEPTH, Choice, split, write_judged_queries
 from asyncval.ui import set_up_logging
@@ -31,12 +33,14 @@ def split_corpus(config: SplitConfig) -> int:
     """Make a corpus subset and say what is in it."""
     console = Console(stderr=True)
     set_up_logging(console)
+    check_texts(config)
     signal.signal(signal.SIGTERM, _leave)
     with TemporaryDirectory(prefix="asyncval-split-") as folder:
         runs = _runs_of_checkpoint(config, Path(folder), console)
         with SplitScreen(console, clock=SystemClock()) as screen:
             done = split(
                 candidates=config.candidate_dir,
+                form=config.passage_form(),
                 choice=Choice(
                     qrel_files=config.qrel_file,
                     run_files=(*config.run_file, *runs),
@@ -81,12 +85,19 @@ def _runs_of_checkpoint(config: SplitConfig, folder: Path, console: Console) -> 
         return []
     if not config.query_file:
         raise InvalidOption("--from_checkpoint: give the queries with --query_file.")
-    queries = write_judged_queries(
-        load_query_sets(config.query_file, config.qrel_file), folder / "queries"
-    )
+    tasks = tasks_on_one_corpus(config.query_file, config.qrel_file, config.candidate_dir)
+    query_sets = load_query_sets(tasks, form=config.query_form())
+    queries = write_judged_queries(query_sets, folder / "queries")
+    texts = {each.name: getattr(config, each.name) for each in fields(TextConfig)}
+    texts |= {
+        "text_format": ("jsonl", config.text_format[-1]),
+        "query_template": None,
+        "query_column_names": None,
+    }
     rows = evaluate_named(
         EvalConfig(
             **{each.name: getattr(config, each.name) for each in fields(EncodingConfig)},
+            **texts,
             checkpoints=(config.from_checkpoint,),
             query_file=tuple(queries),
             candidate_dir=config.candidate_dir,

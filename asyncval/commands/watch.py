@@ -25,7 +25,7 @@ from asyncval.core.ports import Clock, Reporter
 from asyncval.core.records import plan_digest
 from asyncval.core.types import ANCHOR, MAIN
 from asyncval.daemon import WAKE, Daemon, Lane, Limits, Screen
-from asyncval.data.collection import load_collection
+from asyncval.data.collection import load_collection, tasks_on_one_corpus
 from asyncval.execution.local import LocalExecutor
 from asyncval.execution.messages import WorkerSetup
 from asyncval.ledger.lock import OutputLock
@@ -136,12 +136,14 @@ def _anchor_setup(config: WatchConfig) -> WorkerSetup:
     """Return how anchors are validated: as the others, on another corpus, in their own folder."""
     if not config.anchor_candidate_dir:
         raise InvalidOption("--anchor_every needs --anchor_candidate_dir, the full corpus.")
+    if config.task or config.tasks:
+        raise InvalidOption("--anchor_every is for one corpus, so it cannot go with --task.")
     full = load_collection(
-        query_files=config.query_file,
-        qrel_files=config.qrel_file,
-        candidates=config.anchor_candidate_dir,
+        tasks_on_one_corpus(config.query_file, config.qrel_file, config.anchor_candidate_dir),
+        query_form=config.query_form(),
+        passage_form=config.passage_form(),
     )
-    logger.info("%d passages for every anchor.", full.corpus.num_passages)
+    logger.info("%d passages for every anchor.", full.corpora[""].num_passages)
     return worker_setup(config, full, output_dir=config.output_dir / ANCHOR)
 
 

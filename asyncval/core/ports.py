@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from asyncval.core.types import Judgements, Progress, Retrieved, Text, Validation
+from asyncval.core.types import (
+    Judgements,
+    Progress,
+    Record,
+    Retrieved,
+    TextForm,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,13 +42,22 @@ class Encoder(Protocol):
 
 
 class TextFormat(Protocol):
-    """A file format of queries and passages."""
+    """A form in which queries and passages are kept: files of some suffix, a folder, a name."""
 
-    def read(self, path: Path) -> Iterator[Text]:
-        """Yield the texts in the file's order.
+    suffixes: tuple[str, ...]
+    """Those of its files, lower case; `.gz` may follow where it reads that. Perhaps none."""
+
+    def recognises(self, place: Path) -> bool:
+        """Return whether this reads what is there, as far as can be told without opening it."""
+
+    def digest(self, place: Path) -> bytes:
+        """Return a digest of everything there that the texts come from."""
+
+    def read(self, place: Path, form: TextForm) -> Iterator[Record]:
+        """Yield what is there, in order.
 
         Raises:
-            InvalidData: A line cannot be read; the message names the file and the line.
+            InvalidData: Something cannot be read; the message says which file and line.
         """
 
 

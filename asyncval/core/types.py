@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from asyncval.core.ports import Encoder
@@ -22,18 +22,47 @@ Judgements = Mapping[str, Mapping[str, int]]
 """Query id to passage id to grade; a grade of 1 or more is relevant."""
 
 
+class Record(NamedTuple):
+    """A query or a passage as its file has it: its fields by their names.
+
+    `raw` is the line that it stood in, with its line end, and empty where that says nothing
+    by itself. `path` and `number` are where: the file, and the line or row from 1.
+    """
+
+    values: Mapping[str, Any]
+    path: Path
+    number: int
+    raw: bytes = b""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as messages say it."""
+        return f"{str(self.path)!r}, {'line' if self.raw else 'row'} {self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextForm:
+    """How the queries, or the passages, of a user's files are to be read.
+
+    `format` is a name of the table of formats, `package.module:Name`, or `auto`, which goes by
+    the file. `columns` names the fields of TSV. `template` says how fields become one text,
+    with `<column>` where one goes, or is the name of a preset; None joins title and text by a
+    space, as BEIR does.
+    """
+
+    is_query: bool = False
+    format: str = "auto"
+    columns: tuple[str, ...] = ()
+    template: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """A query or a passage as its file has it.
-
-    `text` is a string, or token ids without special tokens. `raw` is the line that it
-    stood in, with its line end.
-    """
+    """A query or a passage; `text` is a string, or token ids without special tokens."""
 
     id: str
     text: str | tuple[int, ...]
     title: str = ""
-    raw: bytes = b""
 
     @property
     def content(self) -> str | tuple[int, ...]:
@@ -101,6 +130,7 @@ class QuerySet:
     """Queries of one file, in its order, and the judgements for them.
 
     `corpus` is the name of the corpus that they are asked of, empty where there is only one.
+    `digest` is that of the queries.
     """
 
     name: str
@@ -109,6 +139,7 @@ class QuerySet:
     queries: tuple[Text, ...]
     judgements: Judgements
     corpus: str = ""
+    digest: str = ""
 
     @property
     def judged(self) -> tuple[str, ...]:

@@ -1,16 +1,13 @@
-"""Files on disk: lines out of plain or gzipped files, which files a folder offers, digests."""
+"""Files on disk: lines out of plain or gzipped files, suffixes, digests."""
 
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from asyncval.core.errors import InvalidData
-from asyncval.core.ports import TextFormat
-from asyncval.data import TEXT_FORMATS
-from asyncval.lookup import look_up
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -66,71 +63,19 @@ def plain_stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(plain_suffix(path))
 
 
-def text_format(path: Path) -> TextFormat | None:
-    """Return the format that reads `path`, or None where its suffix is nobody's."""
-    for name in TEXT_FORMATS:
-        candidate = look_up(name, TEXT_FORMATS, option="text format")()
-        if plain_suffix(path) in candidate.suffixes:
-            return cast(TextFormat, candidate)
-    return None
+class FileFormat:
+    """What formats have in common that are told by the suffix of a file."""
 
+    suffixes: tuple[str, ...] = ()
 
-def require_text_format(path: Path, *, option: str) -> TextFormat:
-    """Return the format that reads `path`.
+    def recognises(self, place: Path) -> bool:
+        """Return whether the suffix is one of these, with or without `.gz` behind it."""
+        return plain_suffix(place) in self.suffixes
 
-    Raises:
-        InvalidData: The file is not there, is empty, or has a suffix that nothing reads.
-    """
-    if not path.is_file():
-        raise InvalidData(f"{option}: there is no file {str(path)!r}.")
-    if path.stat().st_size == 0:
-        raise InvalidData(f"{option}: the file {str(path)!r} is empty.")
-    found = text_format(path)
-    if found is None:
-        raise InvalidData(
-            f"{option}: {str(path)!r} has a suffix that no format reads: name it .jsonl or .tsv "
-            "(.gz may follow)."
-        )
-    return found
-
-
-def passage_files(candidates: Sequence[Path], *, option: str = "--candidate_dir") -> list[Path]:
-    """Return the passage files in `candidates`, which are files or folders, in reading order.
-
-    A folder gives its readable files by name, or, where it is a BEIR data set, only its
-    `corpus.jsonl`.
-
-    Raises:
-        InvalidData: Something is not there, or a folder has no passage file.
-    """
-    files: list[Path] = []
-    for candidate in candidates:
-        if not candidate.is_dir():
-            require_text_format(candidate, option=option)
-            files.append(candidate)
-            continue
-        inside = sorted(
-            path
-            for path in candidate.iterdir()
-            if path.is_file()
-            and not path.name.startswith(".")
-            and text_format(path) is not None
-            and path.name != "subset.json"
-        )
-        corpus = [path for path in inside if plain_stem(path) == "corpus"]
-        if not inside:
-            raise InvalidData(
-                f"{option}: the folder {str(candidate)!r} has no passage file (.jsonl, .json or "
-                ".tsv, .gz may follow)."
-            )
-        files.extend(corpus or inside)
-    return files
-
-
-def digest_of(files: Sequence[Path]) -> str:
-    """Return a digest of the files' content, in order (their names do not count)."""
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+    def digest(self, place: Path) -> bytes:
+        """Return a digest of the file's content."""
+        try:
+            with place.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise InvalidData(f"{str(place)!r} cannot be read: {error.strerror}.") from error

@@ -4,7 +4,8 @@
     qid docid grade             BEIR, with or without its header
     qid docid[,docid...]        pairs, all of grade 1
 
-The first line decides for the whole file. Fields are split at tabs where a line has one,
+`ir_datasets:NAME` is that data set's judgements. The first line decides for the whole file; one
+that names the columns is passed over. Fields are split at tabs where a line has one,
 at any white space otherwise.
 """
 
@@ -13,6 +14,11 @@ from pathlib import Path
 from asyncval.core.errors import InvalidData
 from asyncval.core.types import Judgements
 from asyncval.data.files import read_lines
+from asyncval.data.folders import qrels_in
+from asyncval.data.ir_datasets import dataset_name, read_named_qrels
+
+QUERY_COLUMNS = ("query-id", "qid", "topic", "query")
+PASSAGE_COLUMNS = ("corpus-id", "doc-id", "docid", "pid", "passage-id", "docno", "doc", "passage")
 
 
 def read_qrels(path: Path) -> Judgements:
@@ -22,6 +28,9 @@ def read_qrels(path: Path) -> Judgements:
         InvalidData: The file is missing or empty, a line has another number of columns than
             the first, a grade is no whole number, or a pair has two different grades.
     """
+    if dataset_name(path) is not None:
+        return read_named_qrels(path)
+    path = qrels_in(path)
     if not path.is_file():
         raise InvalidData(f"--qrel_file: there is no file {str(path)!r}.")
     judgements: dict[str, dict[str, int]] = {}
@@ -35,7 +44,7 @@ def read_qrels(path: Path) -> Judgements:
                     f"{str(path)!r}, line {number}: {columns} columns. Judgements have 4 (query, "
                     "iteration, passage, grade), 3 (query, passage, grade) or 2 (query, passage)."
                 )
-            if columns == 3 and _is_header(fields):
+            if _is_header(fields):
                 continue
         if len(fields) != columns:
             raise InvalidData(
@@ -54,11 +63,10 @@ def read_qrels(path: Path) -> Judgements:
 
 
 def _is_header(fields: list[str]) -> bool:
-    return _grade(fields[-1]) is None and fields[0].lower().replace("_", "-") in (
-        "query-id",
-        "qid",
-        "topic",
-    )
+    names = [field.lower().replace("_", "-") for field in fields]
+    passage = names[-1] if len(fields) == 2 else names[-2]
+    is_grade = len(fields) > 2 and _grade(fields[-1]) is not None
+    return names[0] in QUERY_COLUMNS and passage in PASSAGE_COLUMNS and not is_grade
 
 
 def _pairs(fields: list[str], path: Path, number: int) -> list[tuple[str, str, int]]:

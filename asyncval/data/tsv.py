@@ -1,4 +1,4 @@
-"""Tab-separated queries and passages: `id<TAB>text` or `id<TAB>title<TAB>text`.
+"""Tab-separated queries and passages: `id<TAB>text`, `id<TAB>title<TAB>text`, or named columns.
 
 Nothing is quoted or escaped: a quotation mark and `NA` are text, ids keep their zeros.
 """
@@ -7,23 +7,55 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asyncval.core.errors import InvalidData
-from asyncval.core.types import Text
-from asyncval.data.files import read_lines
+from asyncval.core.types import Record, TextForm
+from asyncval.data.files import FileFormat, read_lines
+from asyncval.data.texts import ID_KEYS, TEXT_KEYS
+
+PLAIN = {2: ("id", "text"), 3: ("id", "title", "text")}
+"""What the fields of a line are where nobody names them, by their number."""
 
 
-class TabSeparated:
-    """One text a line, two or three fields."""
+class TabSeparated(FileFormat):
+    """One text a line.
+
+    Without named columns, a first line that has nothing but names of columns is a header.
+    """
 
     suffixes = (".tsv", ".txt")
 
-    def read(self, path: Path) -> Iterator[Text]:
-        """Yield the texts in the file's order."""
-        for number, raw, line in read_lines(path):
+    def read(self, place: Path, form: TextForm) -> Iterator[Record]:
+        """Yield the lines in the file's order."""
+        columns, has_header = form.columns, False
+        for first, (number, raw, line) in enumerate(read_lines(place)):
             fields = line.split("\t")
-            if len(fields) not in (2, 3) or not fields[0].strip():
-                raise InvalidData(
-                    f"{str(path)!r}, line {number}: {len(fields)} tab-separated fields. Each line "
-                    "needs an id and a text, or an id, a title and a text."
-                )
-            title = fields[1] if len(fields) == 3 else ""
-            yield Text(id=fields[0].strip(), text=fields[-1], title=title, raw=raw)
+            if not first and not columns and _is_header(fields):
+                columns, has_header = tuple(fields), True
+                continue
+            if fields[-1] == "" and len(fields) - 1 == (len(columns) or 3):
+                fields.pop()  # a tab behind the last field
+            names = columns or PLAIN.get(len(fields), ())
+            if len(names) != len(fields):
+                raise _wrong_fields(place, number, len(fields), columns)
+            values = {
+                name: field.strip() if name in ID_KEYS else field
+                for name, field in zip(names, fields, strict=True)
+            }
+            yield Record(values, place, number, b"" if has_header else raw)
+
+
+def _is_header(fields: list[str]) -> bool:
+    return len(fields) > 1 and fields[0] in ID_KEYS and not {*fields}.isdisjoint(TEXT_KEYS)
+
+
+def _wrong_fields(
+    place: Path, number: int, num_fields: int, columns: tuple[str, ...]
+) -> InvalidData:
+    wanted = (
+        f"{len(columns)} ({', '.join(columns)})"
+        if columns
+        else "an id and a text, or an id, a title and a text"
+    )
+    return InvalidData(
+        f"{str(place)!r}, line {number}: {num_fields} tab-separated fields. Each line needs "
+        f"{wanted}; --doc_column_names and --query_column_names name others."
+    )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncval.core.types import Checkpoint, EncoderOptions, Job, Result
+from asyncval.core.types import Checkpoint, EncoderOptions, Job, Result, TextForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,14 @@ class WorkerSetup:
     `corpora` is by name; `query_corpora` names that of each query file.
     """
 
+    query_names: list[str]
     query_files: list[str]
     qrel_files: list[str]
     query_digests: list[str]
     query_corpora: list[str]
     corpora: dict[str, CorpusSetup]
+    query_form: TextForm
+    passage_form: TextForm
     measures: list[str]
     depth: int
     options: EncoderOptions
@@ -59,8 +62,17 @@ def setups_from_json(line: str) -> dict[str, WorkerSetup]:
 
 def _setup(values: dict[str, Any]) -> WorkerSetup:
     corpora = {name: CorpusSetup(**each) for name, each in values["corpora"].items()}
-    options = EncoderOptions(**values["options"])
-    return WorkerSetup(**{**values, "corpora": corpora, "options": options})
+    own = {
+        "corpora": corpora,
+        "options": EncoderOptions(**values["options"]),
+        "query_form": _form(values["query_form"]),
+        "passage_form": _form(values["passage_form"]),
+    }
+    return WorkerSetup(**{**values, **own})
+
+
+def _form(values: dict[str, Any]) -> TextForm:
+    return TextForm(**{**values, "columns": tuple(values["columns"])})
 
 
 def job_to_json(job: Job) -> str:

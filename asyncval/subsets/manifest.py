@@ -11,6 +11,7 @@ from asyncval import __version__
 from asyncval.core.errors import InvalidData
 from asyncval.core.types import Judgements
 from asyncval.data.qrels import read_qrels
+from asyncval.data.sources import digest_of
 
 FILE_NAME = "subset.json"
 FORMAT = 1
@@ -66,12 +67,12 @@ class Manifest:
 
 
 def describe(path: Path, *, judgements: Judgements | None = None) -> Input:
-    """Return a file's path, size and digests.
+    """Return a place's path, size and digests; what is no file has the size 0.
 
     Raises:
         InvalidData: It cannot be read.
     """
-    digest, size = _digest(path)
+    digest, size = _digest(path) if path.is_file() else (digest_of([path]), 0)
     return Input(
         path=str(path),
         bytes=size,

@@ -3,6 +3,7 @@
 `python -m asyncval.splitter` is the first Asyncval's spelling of it.
 """
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,12 +12,13 @@ from typing import Any
 
 from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
 from asyncval.core.sampling import Rankings, Reservoir, Wanted, fitting_depth, judged_passages
-from asyncval.core.types import Judgements, QuerySet, RunType
-from asyncval.data.files import passage_files, plain_suffix
+from asyncval.core.types import Judgements, QuerySet, RunType, TextForm
+from asyncval.data.collection import PASSAGES
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run
+from asyncval.data.sources import passage_files
 from asyncval.subsets.aside import written_aside
-from asyncval.subsets.corpus_pass import Kept, ReadingListener, collect, share_out_lines, whole_line
+from asyncval.subsets.corpus_pass import Kept, ReadingListener, collect, share_out_lines
 from asyncval.subsets.manifest import FILE_NAME, NUM_EXAMPLES, Manifest, describe, describe_shard
 
 DEFAULT_DEPTH = 100
@@ -77,6 +79,7 @@ def split(
     candidates: Sequence[Path],
     choice: Choice,
     output_dir: Path,
+    form: TextForm = PASSAGES,
     num_splits: int = 1,
     strict: bool = False,
     enclosed: Sequence[Path] = (),
@@ -85,13 +88,14 @@ def split(
 ) -> Manifest:
     """Write the chosen passages, as their files have them, and a manifest.
 
-    The lines keep their bytes and their order. All files appear together or not at all.
-    Memory goes with what is wanted, not with the corpus.
+    The lines keep their bytes and their order; what has no lines becomes JSON lines. All files
+    appear together or not at all. Memory goes with what is wanted, not with the corpus.
 
     Args:
         candidates: The corpus: files or folders.
         choice: What to keep.
         output_dir: Where the subset goes.
+        form: How the corpus is to be read.
         num_splits: How many files it is spread over, evenly.
         strict: Whether a wanted passage that the corpus does not have is an error.
         enclosed: Files to be copied beside the subset.
@@ -105,8 +109,7 @@ def split(
     choice.check()
     if num_splits < 1:
         raise InvalidOption(f"--num_splits {num_splits}: must be 1 or more.")
-    files = passage_files(candidates)
-    suffix = _suffix_of(files)
+    files = passage_files(candidates, form=form)
     _check_output(output_dir)
     judgements = {path: read_qrels(path) for path in dict.fromkeys(choice.qrel_files)}
     names = {path: path.name if path in enclosed else str(path) for path in choice.run_files}
@@ -114,6 +117,7 @@ def split(
     with written_aside(output_dir, last=FILE_NAME) as place:
         kept = collect(
             files,
+            form=form,
             wanted=wanted,
             reservoir=Reservoir(choice.num_random, seed=choice.seed),
             path=place / SPILL_NAME,
@@ -121,7 +125,7 @@ def split(
         )
         missing = wanted.missing()
         _check_found(wanted, missing, kept, strict=strict)
-        shards = share_out_lines(kept, num_files=num_splits, suffix=suffix)
+        shards = share_out_lines(kept, num_files=num_splits)
         for path in enclosed:
             shutil.copyfile(path, place / path.name)
         manifest = Manifest(
@@ -138,18 +142,6 @@ def split(
         )
         manifest.write(place)
     return manifest
-
-
-def _suffix_of(files: Sequence[Path]) -> str:
-    """Return the suffix that the subset's files get: that of the corpus."""
-    suffixes = {plain_suffix(path) for path in files}
-    if len(suffixes) > 1:
-        raise InvalidData(
-            f"--candidate_dir: files of different formats ({', '.join(sorted(suffixes))}) cannot "
-            "become one subset: split them apart."
-        )
-    suffix = suffixes.pop()
-    return ".jsonl" if suffix == ".json" else suffix
 
 
 def _check_output(output_dir: Path) -> None:
@@ -221,7 +213,7 @@ def _sources(wanted: Wanted, kept: Kept, choice: Choice) -> dict[str, dict[str, 
 
 
 def write_judged_queries(query_sets: Sequence[QuerySet], folder: Path) -> list[Path]:
-    """Write only the queries that have judgements, as their files have them; return the files.
+    """Write only the queries that have judgements, as JSON lines; return the files.
 
     Raises:
         InvalidData: A query set has none.
@@ -235,7 +227,12 @@ def write_judged_queries(query_sets: Sequence[QuerySet], folder: Path) -> list[P
                 f"--qrel_file: none of the queries in {str(each.path)!r} has a judgement in "
                 f"{str(each.qrels_path)!r}."
             )
-        path = folder / f"{each.name}{plain_suffix(each.path)}"
-        path.write_bytes(b"".join(whole_line(q) for q in each.queries if q.id in judged))
+        path = folder / f"{each.name}.jsonl"
+        lines = [
+            json.dumps({"text_id": query.id, "text": query.content})
+            for query in each.queries
+            if query.id in judged
+        ]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         files.append(path)
     return files

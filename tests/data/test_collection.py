@@ -3,8 +3,13 @@ import gzip
 import pytest
 
 from asyncval.core.errors import InvalidData, InvalidOption
-from asyncval.data.collection import load_collection, load_query_sets, read_passages
-from asyncval.data.files import digest_of, passage_files
+from asyncval.data.collection import (
+    load_collection,
+    read_passages,
+    tasks_on_one_corpus,
+)
+from asyncval.data.collection import load_query_sets as load_sets
+from asyncval.data.sources import digest_of, passage_files
 
 
 def write(path, lines):
@@ -31,7 +36,11 @@ def corpus(tmp_path):
 
 
 def load(queries, qrels, corpus):
-    return load_collection(query_files=[queries], qrel_files=[qrels], candidates=[corpus])
+    return load_collection(tasks_on_one_corpus([queries], [qrels], [corpus]))
+
+
+def load_query_sets(query_files, qrel_files):
+    return load_sets(tasks_on_one_corpus(query_files, qrel_files, []))
 
 
 def test_a_collection_has_its_queries_and_the_corpus_in_the_order_of_names(queries, qrels, corpus):
@@ -40,8 +49,8 @@ def test_a_collection_has_its_queries_and_the_corpus_in_the_order_of_names(queri
     assert [query.id for query in query_set.queries] == ["q1", "q2"]
     assert query_set.judged == ("q1", "q2")
     assert query_set.name == "queries"
-    assert [text.id for text in read_passages(collection.corpus.files)] == ["d1", "d2", "d3"]
-    assert collection.corpus.num_passages == 3
+    assert [text.id for text in read_passages(collection.corpora[""].files)] == ["d1", "d2", "d3"]
+    assert collection.corpora[""].num_passages == 3
     assert collection.remarks == ()
 
 
@@ -137,7 +146,7 @@ def test_hidden_files_manifests_and_other_suffixes_are_no_passage_files(tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("corpus.csv", "1,a", "a suffix that no format reads"),
+        ("corpus.csv", "1,a", "is nothing that a format reads"),
         ("corpus.tsv", "", "is empty"),
         ("missing.tsv", None, "there is no file"),
     ],

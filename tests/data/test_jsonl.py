@@ -3,15 +3,17 @@ import gzip
 import pytest
 
 from asyncval.core.errors import InvalidData
-from asyncval.data.jsonl import JsonLines
+from asyncval.data.sources import read_texts
 
 
 def read(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(JsonLines().read(path))
+    return list(read_texts(path, option="--query_file"))
 
 
-@pytest.mark.parametrize("key", ["text_id", "_id", "docid", "doc_id", "query_id", "id"])
+@pytest.mark.parametrize(
+    "key", ["text_id", "_id", "docid", "doc_id", "query_id", "id", "sample_id"]
+)
 def test_every_known_key_of_an_id_is_read(tmp_path, key):
     [text] = read(tmp_path / "a.jsonl", f'{{"{key}": "007", "text": "hello"}}\n')
     assert (text.id, text.text) == ("007", "hello")
@@ -50,11 +52,6 @@ def test_a_byte_order_mark_and_empty_lines_are_passed_over(tmp_path):
 def test_unicode_line_separators_do_not_end_a_line(tmp_path):
     [text] = read(tmp_path / "a.jsonl", '{"id": "1", "text": "a\u2028b\x85c"}\n')
     assert text.text == "a\u2028b\x85c"
-
-
-def test_a_text_keeps_the_bytes_of_its_line(tmp_path):
-    line = b'{"id":  "1", "text": "\\u00e9", "other": [1]}\n'
-    assert read(tmp_path / "a.jsonl", line)[0].raw == line
 
 
 def test_a_gzipped_file_is_read_whatever_its_name(tmp_path):

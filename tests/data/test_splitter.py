@@ -7,7 +7,7 @@ import pytest
 
 from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, OutputUnavailable
 from asyncval.data.collection import read_passages
-from asyncval.data.files import passage_files
+from asyncval.data.sources import passage_files
 from asyncval.subsets.splitting import Choice, split
 
 NUM_PASSAGES = 300
@@ -291,6 +291,6 @@ def test_counts_below_one_are_refused(tmp_path, split_into, options):
 
 
 def test_files_of_different_formats_cannot_become_one_subset(tmp_path, split_into, corpus):
-    (corpus / "other.tsv").write_text("a\tb\n")
+    (corpus / "other.tsv").write_text("not-in-the-corpus\tb\n")
     with pytest.raises(InvalidData, match="different formats"):
         split_into(tmp_path / "subset")

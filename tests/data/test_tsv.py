@@ -3,12 +3,14 @@ import gzip
 import pytest
 
 from asyncval.core.errors import InvalidData
-from asyncval.data.tsv import TabSeparated
+from asyncval.core.types import TextForm
+from asyncval.data.sources import read_texts
 
 
-def read(path, content):
+def read(path, content, columns=()):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(TabSeparated().read(path))
+    form = TextForm(columns=tuple(columns))
+    return list(read_texts(path, option="--candidate_dir", form=form))
 
 
 def test_two_fields_are_an_id_and_a_text(tmp_path):
@@ -42,6 +44,29 @@ def test_a_byte_order_mark_line_ends_of_windows_and_empty_lines_are_no_text(tmp_
 def test_a_gzipped_file_is_read(tmp_path):
     texts = read(tmp_path / "a.tsv.gz", gzip.compress(b"1\ta\n2\tb\n"))
     assert [(text.id, text.text) for text in texts] == [("1", "a"), ("2", "b")]
+
+
+def test_named_columns_may_be_in_any_order_and_have_others_beside_them(tmp_path):
+    texts = read(tmp_path / "a.tsv", "T\thttp\thello\t007\n", ["title", "url", "text", "docid"])
+    assert [(text.id, text.content) for text in texts] == [("007", "T hello")]
+
+
+def test_a_line_that_has_not_the_named_columns_is_refused_with_their_names(tmp_path):
+    with pytest.raises(InvalidData, match=r"line 2: 3 tab-sep.* needs 2 \(id, text\)"):
+        read(tmp_path / "a.tsv", "1\ta\n2\tb\tc\n", ["id", "text"])
+
+
+def test_a_first_line_of_column_names_is_a_header(tmp_path):
+    texts = read(tmp_path / "a.tsv", "_id\ttext\ttitle\n1\thello\tT\nid\ttext\tQ\n")
+    assert [(text.id, text.content) for text in texts] == [("1", "T hello"), ("id", "Q text")]
+
+
+def test_a_tab_at_the_end_and_an_empty_title_add_nothing(tmp_path):
+    texts = read(tmp_path / "a.tsv", "1\tT\thello\t\n2\t\thello\n")
+    assert [text.content for text in texts] == ["T hello", "hello"]
+    assert [t.content for t in read(tmp_path / "b.tsv", "1\thello\t\n", ["id", "text"])] == [
+        "hello"
+    ]
 
 
 @pytest.mark.parametrize("line", ["only-one", "a\tb\tc\td", "\ttext", " \ttext"])

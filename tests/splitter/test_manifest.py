@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from asyncval.data.files import passage_files
+from asyncval.data.sources import passage_files
 from asyncval.subsets.manifest import FILE_NAME, manifest_remarks
 
 

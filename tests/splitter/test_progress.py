@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from asyncval.core.sampling import Reservoir, Wanted
+from asyncval.core.types import TextForm
 from asyncval.subsets.corpus_pass import PASSAGES_PER_NEWS, Reading, collect
 from asyncval.subsets.screen import SplitScreen, describe_reading, summary
 from tests.clocks import FakeClock
@@ -64,6 +65,7 @@ def test_the_bytes_of_a_pass_end_at_their_total(files, is_packed):
     wanted.add(["5", "6"], source="test")
     collect(
         [corpus],
+        form=TextForm(),
         wanted=wanted,
         reservoir=Reservoir(0, seed=0),
         path=files.folder / "kept",
