@@ -20,7 +20,7 @@ from asyncval.checkpoints.loading import (
 )
 from asyncval.core.errors import CheckpointBroken
 from asyncval.core.ports import Encoder
-from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Reading
+from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Reading, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,11 +70,6 @@ class Description:
     remarks: tuple[str, ...] = ()
 
     @property
-    def tokenizer_folder(self) -> Path | None:
-        """Where the tokenizer is, None where a flag names it or nothing does."""
-        return self.tokenizer.value if isinstance(self.tokenizer.value, Path) else None
-
-    @property
     def closing(self) -> list[Callable[["Tensor"], "Tensor"]]:
         """The last step: unit length where normalisation or the cosine asks for it."""
         wants_unit = self.normalize.value or self.similarity.value == "cos"
@@ -113,6 +108,9 @@ def describe(
     head: Fact = NO_HEAD,
     normalize: Fact = SILENCE,
     similarity: Fact = SILENCE,
+    default_similarity: Similarity = "ip",
+    prefixes: tuple[Fact, Fact] = (SILENCE, SILENCE),
+    tokenizer: Fact | None = None,
     base: Path | None = None,
     remarks: Sequence[str] = (),
 ) -> Description:
@@ -126,6 +124,9 @@ def describe(
         head: What follows the pooling, in words.
         normalize: Whether vectors are brought to unit length.
         similarity: `ip` or `cos`.
+        default_similarity: What it is where nobody says it.
+        prefixes: What is put before queries and before passages.
+        tokenizer: Where it is, None where it lies in the usual places.
         base: The model that an adapter changes, which may have the tokenizer.
         remarks: What else the user should know.
 
@@ -137,11 +138,11 @@ def describe(
         pooling=settle("--pooling", options.pooling, pooling, DEFAULT_POOLING),
         head=head,
         normalize=settle("--normalize", options.normalize, normalize, default=False),
-        similarity=settle("--similarity", options.similarity, similarity, "ip"),
-        query_prefix=settle("--query_prefix", options.query_prefix, SILENCE, ""),
-        passage_prefix=settle("--passage_prefix", options.passage_prefix, SILENCE, ""),
+        similarity=settle("--similarity", options.similarity, similarity, default_similarity),
+        query_prefix=settle("--query_prefix", options.query_prefix, prefixes[0], ""),
+        passage_prefix=settle("--passage_prefix", options.passage_prefix, prefixes[1], ""),
         append_eos=settle("--append_eos_token", options.append_eos, SILENCE, default=False),
-        tokenizer=find_tokenizer(folder, options, base=base),
+        tokenizer=tokenizer or find_tokenizer(folder, options, base=base),
         base=base,
         remarks=(*remarks, *_language_model_remarks(folder)),
     )
@@ -157,7 +158,7 @@ def loaded(
     """
     queries, passages = (
         Reading(
-            tokenizer_folder=description.tokenizer_folder,
+            tokenizer_folder=folder_of(description.tokenizer),
             max_length=max_length,
             prefix=prefix.value,
             append_eos=description.append_eos.value,
@@ -180,25 +181,32 @@ def one_tower(backbone: "nn.Module", description: Description) -> LoadedCheckpoi
     return loaded(description, encoder, max_lengths=[max_positions(backbone.config)])
 
 
-def find_tokenizer(folder: Folder, options: EncoderOptions, *, base: Path | None = None) -> Fact:
-    """Return the tokenizer and where it was found, the checkpoint's own first."""
+def find_tokenizer(
+    folder: Folder, options: EncoderOptions, *, place: str = "", base: Path | None = None
+) -> Fact:
+    """Return the tokenizer and where it was found, first in `place` below the checkpoint."""
     if options.tokenizer:
         return Fact(options.tokenizer, "--tokenizer_name_or_path")
-    for path, source in _tokenizer_places(folder, base):
+    for path, source in _tokenizer_places(folder, place, base):
         if tokenizer_folder(path) is not None:
             return Fact(path, source)
     return Fact(None, "neither here, nor above, nor beside a base model: --tokenizer_name_or_path")
 
 
-def _tokenizer_places(folder: Folder, base: Path | None) -> Iterator[tuple[Path, str]]:
-    yield folder.path, "the checkpoint"
+def folder_of(tokenizer: Fact) -> Path | None:
+    """Return where a tokenizer is, None where a flag names it or nothing does."""
+    return tokenizer.value if isinstance(tokenizer.value, Path) else None
+
+
+def _tokenizer_places(folder: Folder, place: str, base: Path | None) -> Iterator[tuple[Path, str]]:
+    yield folder.path / place, f"{place}, as the checkpoint has it" if place else "the checkpoint"
     yield (folder.origin or folder.path).parent, "the folder above"
     if base is not None:
         yield base, "the base model"
     if "config.json" in folder:
         started_from = read_config(folder).get("_name_or_path")
-        for place in local_folders(folder, started_from):
-            yield place, "_name_or_path of config.json"
+        for start in local_folders(folder, started_from):
+            yield start, "_name_or_path of config.json"
 
 
 def read_config(folder: Folder, name: str = "config.json") -> dict[str, Any]:

@@ -26,12 +26,11 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
     if step is None:
         report["name"] = "It does not tell a step, so `asyncval watch` passes it over."
     try:
-        folder = Folder.listing(path)
+        folder = Folder.listing(path.absolute())
         layout = layout_of(folder, options.layout)
         report["layout"] = layout.name
         report["model files"] = sorted(layout.model_files(folder))
-        if hasattr(layout, "describe"):
-            report |= explain_encoder(layout.describe(folder, options))
+        report |= explain_encoder(layout.describe(folder, options))
         whole = examine(folder, step=step, sentinel_name=sentinel, layout_name=options.layout)
     except (CheckpointUnsupported, CheckpointBroken) as error:
         report |= {"verdict": "refused", "reason": str(error)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.ports import Encoder
-from asyncval.core.types import EncoderOptions, Pooling, Precision, Similarity
+from asyncval.core.types import Pooling, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -328,15 +328,6 @@ def agree(flag: str, said: Any, recorded: Any, *, where: str = "the checkpoint")
             "it apart."
         )
     return recorded if said is None else said
-
-
-def closing_layers(
-    options: EncoderOptions, *, normalize: bool | None, similarity: Similarity | None
-) -> list[Callable[["Tensor"], "Tensor"]]:
-    """Return the last step: unit length where normalisation or the cosine asks for it."""
-    wants_unit = agree("--normalize", options.normalize, normalize)
-    chosen = agree("--similarity", options.similarity, similarity)
-    return [unit_length] if wants_unit or chosen == "cos" else []
 
 
 def first_line(error: BaseException) -> str:

@@ -9,14 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from asyncval.checkpoints.description import read_config
+from asyncval.checkpoints.description import (
+    SILENCE,
+    Description,
+    Fact,
+    describe,
+    find_tokenizer,
+    folder_of,
+    read_config,
+)
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
     TwoTowers,
-    agree,
-    closing_layers,
     max_positions,
-    tokenizer_folder,
 )
 from asyncval.checkpoints.modules import (
     FILES,
@@ -74,33 +79,56 @@ class SentenceTransformers:
                 files |= set(FILES[kind](folder, prefix)) if kind in FILES else set()
         return sorted(files)
 
-    def load(
-        self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
-    ) -> LoadedCheckpoint:
-        """Load the modules; flags may repeat what the folder says, not contradict it."""
+    def describe(self, folder: Folder, options: EncoderOptions) -> Description:
+        """Read the modules' configurations; flags may repeat what they say, not contradict it."""
         model_config = read_config(folder, MODEL_CONFIG)
         _refuse_other_models(model_config)
         chains = [_chain(folder, task) for task in TASKS]
         prompts, remarks = _prompts(model_config)
-        said = (options.query_prefix, options.passage_prefix)
-        flags = ("--query_prefix", "--passage_prefix")
-        similarity, assumed = _similarity(model_config, options)
+        similarity = Fact(_similarity(model_config), MODEL_CONFIG)
+        if similarity.value is None and options.similarity is None:
+            remarks += (
+                "--similarity cos is assumed, as the library does: the checkpoint says none.",
+            )
+        poolings = [_pooling_of(folder, chain) for chain in chains]
+        tokenizers = [find_tokenizer(folder, options, place=chain[0][1]) for chain in chains]
+        is_unit = all(chain[-1][0] == "Normalize" for chain in chains)
+        return describe(
+            folder,
+            options,
+            towers=Fact(_both([_place_of(chain[0]) for chain in chains]), MODULES),
+            pooling=Fact(_both([each.value for each in poolings]), poolings[0].source),
+            head=Fact(_both([_head_of(chain) for chain in chains]), MODULES),
+            normalize=Fact(True, MODULES) if is_unit else SILENCE,
+            similarity=similarity,
+            default_similarity="cos",
+            prefixes=(
+                Fact(prompts[0] or None, MODEL_CONFIG),
+                Fact(prompts[1] or None, MODEL_CONFIG),
+            ),
+            tokenizer=Fact(_both([each.value for each in tokenizers]), tokenizers[0].source),
+            remarks=remarks,
+        )
+
+    def load(
+        self, folder: Folder, options: EncoderOptions, *, device: str, precision: Precision
+    ) -> LoadedCheckpoint:
+        """Load the modules of both sides, each once."""
+        description = self.describe(folder, options)
         site = Site(folder=folder, prefix="", options=options, device=device, precision=precision)
         loader = _Loader(site)
         towers: list[Chain] = []
         texts: list[Reading] = []
-        for task, chain, flag, prefix, prompt in zip(
-            TASKS, chains, flags, said, prompts, strict=True
+        for task, prefix in zip(
+            TASKS, (description.query_prefix, description.passage_prefix), strict=True
         ):
-            reading = loader.reading(chain, task)
-            reading = replace(reading, prefix=agree(flag, prefix, prompt or None) or "")
-            closing = closing_layers(options, normalize=None, similarity=similarity)
-            _check_pooling(folder, chain, options)
+            chain = _chain(folder, task)
+            reading = replace(loader.reading(chain, task), prefix=prefix.value)
             texts.append(reading)
             towers.append(
                 Chain(
                     [loader.module(step) for step in chain]
-                    + [_on_vectors(each) for each in closing],
+                    + [_on_vectors(each) for each in description.closing],
                     prompt_length=_prompt_length(folder, chain, reading, options),
                 )
             )
@@ -108,7 +136,7 @@ class SentenceTransformers:
             encoder=TwoTowers(queries=towers[0], passages=towers[1]),
             queries=texts[0],
             passages=texts[1],
-            assumed=(*assumed, *remarks),
+            assumed=description.assumed,
         )
 
 
@@ -169,7 +197,7 @@ class _Loader:
             settings.get(f"{task[0]}_length"),
         )
         return Reading(
-            tokenizer_folder=tokenizer_folder(folder.path / prefix),
+            tokenizer_folder=folder_of(find_tokenizer(folder, options, place=prefix)),
             max_length=min((limit for limit in limits if limit), default=None),
             lower_case=bool(settings.get("do_lower_case")),
             special_tokens=kind != "StaticEmbedding",
@@ -316,27 +344,37 @@ def _prompts(model_config: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...
     return chosen, tuple(remarks)
 
 
-def _similarity(
-    model_config: Mapping[str, Any], options: EncoderOptions
-) -> tuple[Similarity | None, tuple[str, ...]]:
-    """Return the similarity, and what to say where nobody says it: the library takes cosine."""
+def _similarity(model_config: Mapping[str, Any]) -> Similarity | None:
+    """Return the similarity, None where the checkpoint does not say it."""
     name = model_config.get("similarity_fn_name")
     if name is not None and name not in SIMILARITIES:
         raise CheckpointUnsupported(f"{MODEL_CONFIG} has the similarity {name!r}, not searchable.")
-    if name is not None:
-        return SIMILARITIES[name], ()
-    if options.similarity is not None:
-        return None, ()
-    return "cos", ("--similarity cos is assumed, as the library does: the checkpoint says none.",)
+    return SIMILARITIES.get(name) if name is not None else None
 
 
-def _check_pooling(folder: Folder, chain: Sequence[Step], options: EncoderOptions) -> None:
-    """Refuse a flag that contradicts the folder."""
-    if options.pooling is not None:
-        for kind, prefix in chain:
-            if kind == "Pooling":
-                modes = pooling_modes(folder, prefix)
-                agree("--pooling", options.pooling, modes[0] if len(modes) == 1 else tuple(modes))
+def _pooling_of(folder: Folder, chain: Sequence[Step]) -> Fact:
+    """Return the pooling of one side, several with a plus sign between them."""
+    for kind, place in chain:
+        if kind == "Pooling":
+            return Fact(" + ".join(pooling_modes(folder, place)), f"{place}config.json")
+    return Fact("mean", "a static embedding")
+
+
+def _place_of(step: Step) -> str:
+    kind, place = step
+    return f"{kind} in {place or 'the checkpoint itself'}"
+
+
+def _head_of(chain: Sequence[Step]) -> str:
+    """Return what follows the pooling, in words."""
+    kinds = [kind for kind, _ in chain]
+    start = kinds.index("Pooling") + 1 if "Pooling" in kinds else 1
+    return ", ".join(_place_of(step) for step in chain[start:]) or "none"
+
+
+def _both(values: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Return what holds for queries and for passages, once where it is the same."""
+    return values[0] if values[0] == values[1] else tuple(values)
 
 
 def _prompt_length(
@@ -352,8 +390,7 @@ def _prompt_length(
         return 0
     from transformers import AutoTokenizer
 
-    above = tokenizer_folder((folder.origin or folder.path).parent)
-    place = options.tokenizer or reading.tokenizer_folder or above
+    place = options.tokenizer or reading.tokenizer_folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
     except Exception as error:  # transformers raises almost anything for a bad folder

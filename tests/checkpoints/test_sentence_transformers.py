@@ -243,7 +243,7 @@ def test_a_flag_that_contradicts_the_checkpoint_is_refused_with_both(save, flag,
     with pytest.raises(CheckpointUnsupported) as caught:
         load(folder, **{flag: said})
     assert f"--{flag} says {said!r}" in str(caught.value)
-    assert f"the checkpoint says {recorded!r}" in str(caught.value)
+    assert f".json says {recorded!r}" in str(caught.value)
 
 
 def test_flags_say_what_the_checkpoint_leaves_open(save):
