@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.recognition import load_checkpoint
-from asyncval.commands.preparation import device_name
+from asyncval.commands.preparation import asked_dtype, device_name
 from asyncval.config import EncodingConfig
 from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, InvalidOption
 from asyncval.core.ranking import in_trec_order
@@ -38,7 +38,7 @@ from asyncval.data.sources import digest_of, passage_files, read_texts
 from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
-from asyncval.retrieval.encode import Encoding, batches_of, encode
+from asyncval.retrieval.encode import Encoding, encode
 from asyncval.retrieval.search import TopK
 from asyncval.retrieval.texts import load_tokenizers, load_tokens
 from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
@@ -95,14 +95,20 @@ class TextEncoder:
         whole = examine(Folder.listing(found.path), step=None, layout_name=config.layout)
         self.fingerprint = fingerprint(found.path, whole.model_files)
         self.device = resolve_device(device)
-        self.precision, note = resolve_precision(self.device, fp16=config.fp16, bf16=config.bf16)
+        self.precision, note = resolve_precision(self.device, asked_dtype(config))
         self._options = config.encoder_options()
         self._loaded = load_checkpoint(
             found, self._options, device=self.device, precision=self.precision
         )
         self._tokenizers = load_tokenizers(self._loaded, self._options, name=found.name)
         self._cache = TokenCache(config.cache_dir)
-        self._encoding = Encoding(device=self.device, batch_size=config.per_device_eval_batch_size)
+        limits = (self._loaded.queries.max_length, self._loaded.passages.max_length)
+        self._encoding = Encoding(
+            device=self.device,
+            precision=self.precision,
+            batch_size=config.per_device_eval_batch_size,
+            longest=min((each for each in limits if each is not None), default=None),
+        )
         self.remarks = (*self._loaded.assumed, *([note] if note else []))
 
     def tokenize(
@@ -148,10 +154,9 @@ class TextEncoder:
         What `encode` makes of `tokens.take` with the rows of some batches of one portion, in
         their order, is what it makes of them among all others, to the last bit.
         """
-        portion = self._encoding.texts_at_once
-        for first in range(0, len(tokens), portion):
-            some = tokens[first : first + portion]
-            yield [first + rows for rows in batches_of(some, encoding=self._encoding)]
+        for texts in self._encoding.portions(len(tokens)):
+            batches = self._encoding.batches(tokens[texts].lengths)
+            yield [texts.start + batch.rows for batch in batches]
 
     def encode(
         self,

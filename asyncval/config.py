@@ -11,10 +11,12 @@ from typing import Annotated
 import tyro
 
 from asyncval.core.types import (
+    Dtype,
     EncoderOptions,
     PinMethod,
     Pooling,
     RunType,
+    SearchBackend,
     Similarity,
     TextForm,
     WriteRun,
@@ -157,10 +159,12 @@ class EncodingConfig(ModelConfig):
 
     per_device_eval_batch_size: MaybeInt = None
     """The most texts in one batch. Default: a budget of tokens alone decides."""
+    dtype: Dtype | None = None
+    """The precision of the encoder; auto is the fastest that the device has. Default: fp32."""
     fp16: Flag = False
-    """Encode in half precision. A device that has no good one runs in fp32 and says so."""
+    """The same as --dtype fp16."""
     bf16: Flag = False
-    """Encode in bfloat16, likewise."""
+    """The same as --dtype bf16."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where tokenised texts are kept for the next checkpoint and the next start."""
 
@@ -175,6 +179,8 @@ class ValidationConfig(EncodingConfig, CollectionConfig):
     """How many passages are retrieved for a query."""
     retrieve_batch_size: MaybeInt = None
     """The most queries in one call of the search. Default: all."""
+    search_backend: SearchBackend = "auto"
+    """What searches, exactly. Default: FAISS, or torch on a GPU where FAISS has no CUDA."""
     write_run: WriteRun = "trec"
     """The form of the run files."""
     write_embeddings: Flag = False

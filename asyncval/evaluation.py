@@ -18,6 +18,7 @@ from asyncval.core.measures import parse_measures
 from asyncval.core.ports import ProgressListener
 from asyncval.core.types import (
     Checkpoint,
+    Dtype,
     Precision,
     Progress,
     Result,
@@ -29,7 +30,7 @@ from asyncval.data.collection import TaskPlaces, load_query_sets, read_passages
 from asyncval.execution.messages import WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
-from asyncval.retrieval.search import import_faiss
+from asyncval.retrieval.search import check_backend
 from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
 from asyncval.retrieval.validate import Validator
@@ -49,9 +50,9 @@ class Evaluation:
     """
 
     def __init__(self, setup: WorkerSetup, *, device: str) -> None:
-        import_faiss()
         self.device = resolve_device(device)
-        self.precision, self.note = resolve_precision(self.device, fp16=setup.fp16, bf16=setup.bf16)
+        check_backend(setup.search_backend, device=self.device, depth=setup.depth)
+        self.precision, self.note = resolve_precision(self.device, setup.dtype)
         self.layout = setup.options.layout
         self._setup = setup
         self._validator = self._make_validator()
@@ -87,12 +88,15 @@ class Evaluation:
                 depth=setup.depth,
                 options=setup.options,
                 queries_at_once=setup.queries_at_once,
+                search_backend=setup.search_backend,
                 keep_vectors=setup.write_embeddings,
             ),
             load=lambda checkpoint: load_checkpoint(
                 checkpoint, setup.options, device=self.device, precision=self.precision
             ),
-            encoding=Encoding(device=self.device, batch_size=setup.batch_size),
+            encoding=Encoding(
+                device=self.device, precision=self.precision, batch_size=setup.batch_size
+            ),
             cache=TokenCache(Path(setup.cache_dir)),
             clock=SystemClock(),
         )
@@ -142,16 +146,23 @@ def resolve_device(name: str) -> str:
     return "cuda:0"
 
 
-def resolve_precision(device: str, *, fp16: bool, bf16: bool) -> tuple[Precision, str]:
+def resolve_precision(device: str, dtype: Dtype) -> tuple[Precision, str]:
     """Return the precision to run in, and what to say where it is not the one asked for."""
-    if not fp16 and not bf16:
+    if dtype == "fp32":
         return "fp32", ""
     if device != "cpu":
-        return ("bf16" if bf16 else "fp16"), ""
-    if bf16 and HALF_PRECISION_FLAGS & set(_cpu_flags()):
+        return _best_of_cuda() if dtype == "auto" else dtype, ""
+    if dtype != "fp16" and HALF_PRECISION_FLAGS & set(_cpu_flags()):
         return "bf16", ""
-    asked = "bf16" if bf16 else "fp16"
-    return "fp32", f"--{asked}: this CPU has no good {asked}, so everything runs in fp32."
+    if dtype == "auto":
+        return "fp32", ""
+    return "fp32", f"--dtype {dtype}: this CPU has no good {dtype}, so everything runs in fp32."
+
+
+def _best_of_cuda() -> Precision:
+    import torch
+
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _cpu_flags() -> list[str]:

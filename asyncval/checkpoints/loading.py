@@ -79,7 +79,9 @@ class TransformerEncoder:
         return self._encode(ids, mask)
 
     def _encode(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
-        hidden = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, T, H]
+        hidden = self.backbone(
+            input_ids=ids, attention_mask=needed(mask)
+        ).last_hidden_state  # [B, T, H]
         vectors = pool(hidden.float(), mask, self.pooling)
         for layer in self.head:
             vectors = layer(vectors)
@@ -100,6 +102,11 @@ class TwoTowers:
     def encode_passages(self, ids: "Tensor", mask: "Tensor") -> "Tensor":
         """Return [B, D] float32 vectors of [B, T] tokens."""
         return self.passages.encode_passages(ids, mask)
+
+
+def needed(mask: "Tensor") -> "Tensor | None":
+    """Return what a transformer is to be told of padding: None where there is none for certain."""
+    return None if mask.stride() == (0, 0) else mask
 
 
 def pool(hidden: "Tensor", mask: "Tensor", pooling: Pooling, *, skip: int = 0) -> "Tensor":

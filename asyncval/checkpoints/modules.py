@@ -13,6 +13,7 @@ from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
     first_line,
     load_backbone,
+    needed,
     pool,
     tokenizer_files,
     unit_length,
@@ -134,7 +135,8 @@ def transformer(site: Site) -> tuple[Module, Any]:
         )
 
     def run(batch: Batch) -> None:
-        output = backbone(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        mask = needed(batch["attention_mask"])
+        output = backbone(input_ids=batch["input_ids"], attention_mask=mask)
         batch["token_embeddings"] = output.last_hidden_state.float()
         batch["all_layers"] = getattr(output, "hidden_states", None)
 

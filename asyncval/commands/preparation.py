@@ -11,9 +11,10 @@ from typing import Any
 
 from asyncval.checkpoints import LAYOUTS
 from asyncval.checkpoints.recognition import AUTO
-from asyncval.config import CollectionConfig, TextConfig, ValidationConfig
+from asyncval.config import CollectionConfig, EncodingConfig, TextConfig, ValidationConfig
 from asyncval.core.errors import InvalidData, InvalidOption, OutputUnavailable
 from asyncval.core.measures import check_depth, parse_measures
+from asyncval.core.types import Dtype
 from asyncval.data.collection import (
     Collection,
     TaskPlaces,
@@ -50,8 +51,7 @@ def check_options(config: ValidationConfig) -> None:
             raise InvalidOption(f"{flag} {value}: give 1 or more.")
     if config.layout != AUTO:
         look_up(config.layout, LAYOUTS, option="--layout")
-    if config.fp16 and config.bf16:
-        raise InvalidOption("--fp16 and --bf16 exclude each other: give one.")
+    asked_dtype(config)
 
 
 def check_texts(config: TextConfig) -> None:
@@ -174,6 +174,22 @@ def device_name(name: str) -> str:
     return f"cuda:{int(index)}"
 
 
+def asked_dtype(config: EncodingConfig) -> Dtype:
+    """Return the precision that was asked for, in whichever spelling.
+
+    Raises:
+        InvalidOption: Two flags ask for different ones.
+    """
+    said: dict[str, Dtype] = {"--dtype": config.dtype} if config.dtype else {}
+    if config.fp16:
+        said["--fp16"] = "fp16"
+    if config.bf16:
+        said["--bf16"] = "bf16"
+    if len(set(said.values())) > 1:
+        raise InvalidOption(f"{' and '.join(said)} exclude each other: give one precision.")
+    return next(iter(said.values()), "fp32")
+
+
 def worker_setup(
     config: ValidationConfig, collection: Collection, *, output_dir: Path | None
 ) -> WorkerSetup:
@@ -201,10 +217,10 @@ def worker_setup(
         measures=[str(measure) for measure in parse_measures(config.metrics)],
         depth=config.depth,
         options=config.encoder_options(),
-        fp16=config.fp16,
-        bf16=config.bf16,
+        dtype=asked_dtype(config),
         batch_size=config.per_device_eval_batch_size,
         queries_at_once=config.retrieve_batch_size,
+        search_backend=config.search_backend,
         cache_dir=str(config.cache_dir.absolute()),
         output_dir=str(output_dir.absolute()) if output_dir else None,
         write_run=config.write_run,

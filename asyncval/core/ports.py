@@ -31,7 +31,9 @@ class Encoder(Protocol):
     """Two towers (or one, twice) that turn token ids into vectors.
 
     Both take int64 ids and a mask of the same shape [B, T], 1 where there is a token and 0
-    where there is padding, on the encoder's device, and return float vectors [B, D].
+    where there is padding, on the encoder's device, and return float vectors [B, D]. A mask
+    that is a single 1, expanded (all strides 0), says that there is no padding: none has to
+    look, for which a GPU would have to be waited for.
     """
 
     def encode_queries(self, ids: "Tensor", mask: "Tensor") -> "Tensor":

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Pooling = Literal["cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last"]
 Similarity = Literal["ip", "cos"]
 Precision = Literal["fp32", "fp16", "bf16"]
+Dtype = Literal["auto", "fp32", "fp16", "bf16"]
+"""The precision that was asked for; `auto` is the fastest that the device is good at."""
+SearchBackend = Literal["auto", "faiss", "torch"]
 PinMethod = Literal["auto", "reflink", "hardlink", "copy", "none"]
 RunType = Literal["auto", "trec", "msmarco", "score", "retromae"]
 WriteRun = Literal["trec", "msmarco", "none"]

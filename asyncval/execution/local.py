@@ -17,7 +17,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from asyncval.core.errors import DeviceUnavailable, UsageError, WorkerStopped
+from asyncval.core.errors import (
+    DeviceUnavailable,
+    InvalidOption,
+    UsageError,
+    WorkerStopped,
+)
 from asyncval.core.types import Job
 from asyncval.execution.messages import WorkerSetup, job_to_json, setups_to_json
 
@@ -93,6 +98,7 @@ class LocalExecutor:
         """
         self._setups = setups
         answers = [self._greet(device) for device in self._processes]
+        refuse_several_precisions(dict(zip(self._processes, answers, strict=True)))
         for device in self._processes:
             threading.Thread(target=self._read, args=(device,), daemon=True).start()
         return answers[0]
@@ -257,6 +263,16 @@ class LocalExecutor:
             return ""
         lines = self._log_path(device).read_text("utf-8", "replace").strip().splitlines()
         return f" Its last words: {lines[-1][:300]}" if lines else ""
+
+
+def refuse_several_precisions(answers: Mapping[str, Mapping[str, Any]]) -> None:
+    """See to it that the results of one run can be compared."""
+    precisions = {device: answer["precision"] for device, answer in answers.items()}
+    if len(set(precisions.values())) > 1:
+        found = ", ".join(f"{device} in {each}" for device, each in precisions.items())
+        raise InvalidOption(
+            f"--devices would not encode alike ({found}): give a --dtype that all are good at."
+        )
 
 
 def _how_it_ended(code: int) -> str:

@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncval.core.types import Checkpoint, EncoderOptions, Job, Result, TextForm
+from asyncval.core.types import (
+    Checkpoint,
+    Dtype,
+    EncoderOptions,
+    Job,
+    Result,
+    SearchBackend,
+    TextForm,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +48,10 @@ class WorkerSetup:
     measures: list[str]
     depth: int
     options: EncoderOptions
-    fp16: bool
-    bf16: bool
+    dtype: Dtype
     batch_size: int | None
     queries_at_once: int | None
+    search_backend: SearchBackend
     cache_dir: str
     output_dir: str | None
     write_run: str

@@ -16,40 +16,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncval.core.errors import CheckpointBroken
-from asyncval.retrieval.batches import pad, plan_batches
+from asyncval.core.types import Precision
+from asyncval.retrieval.batches import Batch, pad, plan_batches, round_up
+from asyncval.retrieval.device import encode_on_device, full_mask
 from asyncval.retrieval.tokens import TokenStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_TOKENS = 2048  # keeps the activations near a core's cache
-GPU_TOKENS = 32768
+GPU_TOKENS = 65536
 CPU_TEXTS = 65536  # enough texts of every length, and what FAISS likes to search at once
 GPU_TEXTS = 2**20
+BF16_MULTIPLE = 16
+"""The attention of a CPU in bfloat16 takes twice as long for other lengths."""
+Forward = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Ids and mask, int64 [B, T] on the device, to vectors [B, D]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """Where and in what portions texts are encoded.
+    """Where, how exactly and in what portions texts are encoded.
 
     `batch_size` caps the texts of a batch; each `shrink` divides the portions by four, after
-    memory ran out.
+    memory ran out. `longest` is the most tokens that the model takes.
     """
 
     device: str
+    precision: Precision = "fp32"
     batch_size: int | None = None
     shrink: int = 0
+    longest: int | None = None
 
     @property
     def max_tokens(self) -> int:
         """The token budget of one batch."""
         budget = CPU_TOKENS if self.device == "cpu" else GPU_TOKENS
         return max(budget >> (2 * self.shrink), 1)
-
-    @property
-    def texts_at_once(self) -> int:
-        """How many texts a portion has."""
-        return CPU_TEXTS if self.device == "cpu" else GPU_TEXTS
 
     @property
     def num_workers(self) -> int:
@@ -60,18 +63,42 @@ class Encoding:
         """
         return len(os.sched_getaffinity(0)) if self.device == "cpu" else 1
 
+    def portions(self, num_texts: int) -> Iterator[slice]:
+        """Yield the texts of each portion."""
+        size = CPU_TEXTS if self.device == "cpu" else GPU_TEXTS
+        for first in range(0, num_texts, size):
+            yield slice(first, min(first + size, num_texts))
+
+    def batches(self, lengths: NDArray[np.int64]) -> list[Batch]:
+        """Return the batches of one portion, whose texts have these numbers of tokens.
+
+        The texts of some of these batches, taken out in this order, are put into the same batches.
+        """
+        is_rounded = self.device == "cpu" and self.precision == "bf16"
+        widths = round_up(lengths, BF16_MULTIPLE if is_rounded else 1, longest=self.longest)
+        return list(
+            plan_batches(
+                lengths, max_tokens=self.max_tokens, max_texts=self.batch_size, widths=widths
+            )
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portion:
-    """Vectors of consecutive texts, float32 [N, D], the first of which has the position `first`."""
+    """Vectors of consecutive texts, float32 [N, D] on the device, the first at position `first`.
+
+    `num_tokens` counts those of the texts and `num_padded` those that were encoded.
+    """
 
     first: int
-    vectors: NDArray[np.float32]
+    vectors: "Tensor"
+    num_tokens: int
+    num_padded: int
 
 
 def encode(
     tokens: TokenStore,
-    forward: Callable[["Tensor", "Tensor"], "Tensor"],
+    forward: Forward,
     *,
     encoding: Encoding,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -89,7 +116,7 @@ def encode(
 
 def encode_portions(
     tokens: TokenStore,
-    forward: Callable[["Tensor", "Tensor"], "Tensor"],
+    forward: Forward,
     *,
     encoding: Encoding,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -98,7 +125,7 @@ def encode_portions(
 
     Args:
         tokens: The texts.
-        forward: Ids and mask, int64 [B, T] on the device, to vectors [B, D].
+        forward: The encoder.
         encoding: Device and batch size.
         on_progress: Told how many texts are done.
 
@@ -106,15 +133,23 @@ def encode_portions(
         CheckpointBroken: A vector has a value that is not a finite number.
     """
     with ThreadPoolExecutor(encoding.num_workers, initializer=_one_thread) as pool:
-        for first in range(0, len(tokens), encoding.texts_at_once):
-            vectors = _encode_some(
-                tokens[first : first + encoding.texts_at_once],
-                forward,
-                encoding=encoding,
-                pool=pool,
-                on_progress=partial(_advance, on_progress, first),
+        for texts in encoding.portions(len(tokens)):
+            some = tokens[texts]
+            batches = encoding.batches(some.lengths)
+            advance = partial(_advance, on_progress, texts.start)
+            if encoding.device == "cpu":
+                vectors = _encode_on_cores(some, batches, forward, pool=pool, on_progress=advance)
+            else:
+                vectors = encode_on_device(
+                    some, batches, forward, device=encoding.device, on_progress=advance
+                )
+            _check_numbers(vectors)
+            yield Portion(
+                first=texts.start,
+                vectors=vectors,
+                num_tokens=int(some.lengths.sum()),
+                num_padded=sum(len(batch.rows) * batch.width for batch in batches),
             )
-            yield Portion(first=first, vectors=vectors)
             del vectors  # whoever has searched it is done with it
 
 
@@ -127,13 +162,13 @@ class VectorBuffer:
 
     def add(self, portion: Portion) -> None:
         """Copy a portion to its place; one that is everything is kept as it is."""
-        if len(portion.vectors) == self._num_texts:
-            self._vectors = portion.vectors
+        vectors = portion.vectors.cpu().numpy()
+        if len(vectors) == self._num_texts:
+            self._vectors = vectors
             return
         if self._vectors is None:
-            shape = (self._num_texts, portion.vectors.shape[1])
-            self._vectors = np.empty(shape, dtype=np.float32)
-        self._vectors[portion.first : portion.first + len(portion.vectors)] = portion.vectors
+            self._vectors = np.empty((self._num_texts, vectors.shape[1]), dtype=np.float32)
+        self._vectors[portion.first : portion.first + len(vectors)] = vectors
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -142,58 +177,51 @@ class VectorBuffer:
         return self._vectors
 
 
-def _encode_some(
+def _encode_on_cores(
     tokens: TokenStore,
-    forward: Callable[["Tensor", "Tensor"], "Tensor"],
+    batches: list[Batch],
+    forward: Forward,
     *,
-    encoding: Encoding,
     pool: ThreadPoolExecutor,
     on_progress: Callable[[int], None],
-) -> NDArray[np.float32]:
-    """Return the vectors of the texts of one portion, float32 [N, D]."""
+) -> "Tensor":
+    """Return the vectors of one portion, float32 [N, D]; each thread takes the next batch."""
     import torch
 
-    def run(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        ids, mask = pad(tokens.ids, tokens.offsets, rows)
+    def run(batch: Batch) -> tuple[NDArray[np.int64], "Tensor"]:
+        padded, is_token = pad(tokens.ids, tokens.offsets, batch.rows, width=batch.width)
+        ids = torch.from_numpy(padded)
+        mask = torch.from_numpy(is_token).long() if batch.is_padded else full_mask(ids)
         with torch.inference_mode():
-            vectors = forward(
-                torch.from_numpy(ids).to(encoding.device),
-                torch.from_numpy(mask).to(encoding.device),
-            )
-        return rows, vectors.float().cpu().numpy()
+            return batch.rows, forward(ids, mask).float()
 
-    embeddings: NDArray[np.float32] | None = None
+    all_vectors: Tensor | None = None
     done = 0
-    futures = [pool.submit(run, rows) for rows in batches_of(tokens, encoding=encoding)]
+    futures = [pool.submit(run, batch) for batch in batches]
     try:
         for future in as_completed(futures):
             rows, vectors = future.result()
-            if embeddings is None:
-                embeddings = np.empty((len(tokens), vectors.shape[1]), dtype=np.float32)
-            embeddings[rows] = vectors
+            if all_vectors is None:
+                all_vectors = torch.empty((len(tokens), vectors.shape[1]))
+            all_vectors[torch.from_numpy(rows)] = vectors
             done += len(rows)
             on_progress(done)
     except BaseException:
         _cancel(futures)
         raise
-    assert embeddings is not None, "there is always at least one text"
-    if not np.isfinite(embeddings).all():
-        bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+    assert all_vectors is not None, "there is always at least one text"
+    return all_vectors
+
+
+def _check_numbers(vectors: "Tensor") -> None:
+    import torch
+
+    finite = torch.isfinite(vectors).all(dim=1)
+    if not finite.all():
         raise CheckpointBroken(
-            f"{bad} of {len(tokens)} vectors have values that are no finite numbers (NaN): the "
-            "training diverged, or the precision is too small for this model."
+            f"{int((~finite).sum())} of {len(vectors)} vectors have values that are no finite "
+            "numbers (NaN): the training diverged, or the precision is too small for this model."
         )
-    return embeddings
-
-
-def batches_of(tokens: TokenStore, *, encoding: Encoding) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of the texts of each batch of one portion.
-
-    The texts of some of these batches, taken out in this order, are put into the same batches.
-    """
-    return plan_batches(
-        tokens.lengths, max_tokens=encoding.max_tokens, max_texts=encoding.batch_size
-    )
 
 
 def _advance(on_progress: Callable[[int], None], before: int, done: int) -> None:
@@ -206,6 +234,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _cancel(futures: list[Future[tuple[NDArray[np.int64], NDArray[np.float32]]]]) -> None:
+def _cancel(futures: "list[Future[tuple[NDArray[np.int64], Tensor]]]") -> None:
     for future in futures:
         future.cancel()

@@ -1,11 +1,15 @@
 """Signs that a checkpoint was loaded wrongly, or has nothing left to tell passages apart."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asyncval.core.errors import CheckpointBroken
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE = 2048
 COLLAPSED = 0.9999
@@ -38,7 +42,7 @@ class PassageCheck:
         self._expected_dimension = expected_dimension
         self._sample: list[NDArray[np.float32]] = []
 
-    def add(self, vectors: NDArray[np.float32], *, first: int) -> None:
+    def add(self, vectors: "Tensor", *, first: int) -> None:
         """Look at the vectors of some passages, the first of which has the position `first`.
 
         Raises:
@@ -50,7 +54,8 @@ class PassageCheck:
                 f"Its vectors have {dimension} dimensions where those of the checkpoints before "
                 f"have {expected}: a part of the model is missing or was not recognised."
             )
-        self._sample.append(vectors[-first % self._spacing :: self._spacing].copy())
+        sample = vectors[-first % self._spacing :: self._spacing]
+        self._sample.append(sample.cpu().numpy().copy())
 
     def warnings(self) -> Iterator[str]:
         """Yield what is odd about all of them.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncval.core.measures import Measure
-from asyncval.core.types import EncoderOptions, QuerySet, Result, Text
+from asyncval.core.types import EncoderOptions, QuerySet, Result, SearchBackend, Text
 from asyncval.retrieval.tokens import TextIds
 
 
@@ -35,6 +35,7 @@ class Task:
     depth: int
     options: EncoderOptions
     queries_at_once: int | None = None
+    search_backend: SearchBackend = "auto"
     keep_vectors: bool = False
 
 

@@ -116,7 +116,13 @@ class Validator:
             tokens = self._tokenize(loaded, tokenizers, phases)
         queries = self._encode_queries(tokens, loaded, encoding, phases)
         answers = [
-            TopK(vectors, depth=self._task.depth, queries_at_once=self._task.queries_at_once)
+            TopK(
+                vectors,
+                depth=self._task.depth,
+                queries_at_once=self._task.queries_at_once,
+                backend=self._task.search_backend,
+                device=encoding.device,
+            )
             for vectors in queries
         ]
         corpora: dict[str, EncodedCorpus] = {}
@@ -189,6 +195,7 @@ class Validator:
     ) -> list[NDArray[np.float32]]:
         vectors = []
         done = 0
+        encoding = replace(encoding, longest=loaded.queries.max_length)
         for queries in tokens.queries:
             with phases.phase("encode queries", done=done, total=tokens.num_queries):
                 advance = partial(phases.advance, before=done)
@@ -227,7 +234,7 @@ class Validator:
         portions = encode_portions(
             passages,
             loaded.encoder.encode_passages,
-            encoding=encoding,
+            encoding=replace(encoding, longest=loaded.passages.max_length),
             on_progress=partial(phases.advance, before=before),
         )
         done = before

@@ -1,5 +1,7 @@
+import itertools
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.core.errors import CheckpointBroken
 from asyncval.core.types import Checkpoint, EncoderOptions
 from asyncval.retrieval import encode as encode_module
+from asyncval.retrieval.device import encode_on_device
 from asyncval.retrieval.encode import Encoding, encode, encode_portions
+from asyncval.retrieval.tokens import TextIds, TokenStore
 from tests.retrieval.stores import make_store
 
 CPU = Encoding(device="cpu")
@@ -85,12 +89,81 @@ def test_portions_are_consecutive_and_give_what_one_buffer_gives(store, forward,
     progress: list[int] = []
     portions = list(encode_portions(store, forward, encoding=CPU, on_progress=progress.append))
     assert [portion.first for portion in portions] == [0, 17, 34, 51]
-    together = np.concatenate([portion.vectors for portion in portions])
+    together = torch.cat([portion.vectors for portion in portions]).numpy()
     assert np.array_equal(together, encode(store, forward, encoding=CPU))
     assert progress == sorted(progress)
     assert progress[-1] == 60
+    assert sum(portion.num_tokens for portion in portions) == store.lengths.sum()
+    assert all(portion.num_padded >= portion.num_tokens for portion in portions)
     monkeypatch.undo()
     np.testing.assert_allclose(together, encode(store, forward, encoding=CPU), atol=1e-5)
+
+
+@pytest.mark.parametrize("limits", [{}, {"batch_size": 3}, {"shrink": 1}])
+@pytest.mark.parametrize("vocabulary", [80, 70_000])
+def test_the_code_for_a_gpu_gives_what_that_for_cores_gives(
+    store, forward, limits, vocabulary, monkeypatch
+):
+    monkeypatch.setattr(encode_module, "CPU_TOKENS", 100)
+    dtype = np.uint16 if vocabulary < 2**16 else np.uint32
+    store = replace(store, ids=store.ids.astype(dtype))[7:55]  # not from the first token on
+    encoding = Encoding(device="cpu", **limits)
+    batches = encoding.batches(store.lengths)
+    assert {batch.is_padded for batch in batches} == {True, False}
+    progress: list[int] = []
+    vectors = encode_on_device(store, batches, forward, device="cpu", on_progress=progress.append)
+    np.testing.assert_allclose(vectors, encode(store, forward, encoding=encoding), atol=1e-6)
+    assert progress == list(itertools.accumulate(len(batch.rows) for batch in batches))
+
+
+def test_large_token_ids_keep_their_value_on_the_device():
+    ids = np.array([0, 1, 40_000, 65_535])
+    offsets = np.array([0, 2, 4])
+    for dtype in (np.uint16, np.uint32):
+        found: list[int] = []
+        tokens = TokenStore(ids=ids.astype(dtype), offsets=offsets, text_ids=TextIds.of("ab"))
+
+        def forward(inputs, mask, found=found):
+            found += inputs.flatten().tolist()
+            return torch.zeros(len(inputs), 3)
+
+        batches = CPU.batches(tokens.lengths)
+        encode_on_device(tokens, batches, forward, device="cpu", on_progress=lambda done: None)
+        assert found == ids.tolist()
+
+
+def test_in_bf16_on_a_cpu_lengths_are_rounded_up_to_what_its_attention_likes(store, monkeypatch):
+    monkeypatch.setattr(encode_module, "CPU_TOKENS", 100)
+    widths = set()
+
+    def note(ids, mask):
+        widths.add(ids.shape[1])
+        return torch.zeros(len(ids), 4)
+
+    encode(store, note, encoding=replace(CPU, precision="bf16", longest=27))
+    assert widths == {16, 27, 28, 29}
+    widths.clear()
+    encode(store, note, encoding=CPU)
+    assert widths >= {8, 10, 29}
+
+
+def test_texts_of_one_length_come_with_a_mask_that_none_has_to_look_at(forward):
+    masks = []
+
+    def note(ids, mask):
+        masks.append(mask)
+        return forward(ids, mask)
+
+    even = make_store([9] * 6)
+    vectors = encode(even, note, encoding=CPU)
+    assert masks[0].stride() == (0, 0)
+    assert masks[0].shape == (6, 9)
+    with torch.inference_mode():
+        ids = torch.from_numpy(even.ids.astype(np.int64).reshape(6, 9))
+        np.testing.assert_allclose(vectors, forward(ids, torch.ones_like(ids)), atol=1e-6)
+    masks.clear()
+    encode(make_store([9, 4, 5, 6]), note, encoding=CPU)
+    assert masks[0].stride() != (0, 0)
 
 
 def test_progress_ends_with_all_texts(store, forward):

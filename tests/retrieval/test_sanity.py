@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from asyncval.core.errors import CheckpointBroken
 from asyncval.retrieval.sanity import SAMPLE, PassageCheck, mean_cosine
@@ -15,7 +16,7 @@ def check(vectors, *, portions=1, expected_dimension=None):
     one = PassageCheck(len(vectors), expected_dimension=expected_dimension)
     first = 0
     for portion in np.array_split(vectors, portions):
-        one.add(portion, first=first)
+        one.add(torch.from_numpy(portion), first=first)
         first += len(portion)
     return list(one.warnings())
 

@@ -1,9 +1,13 @@
+import sys
+
 import numpy as np
 import pytest
+import torch
 
+from asyncval.core.errors import DependencyMissing
 from asyncval.core.ranking import PAD, in_trec_order
 from asyncval.retrieval import search as search_module
-from asyncval.retrieval.search import TopK
+from asyncval.retrieval.search import TopK, check_backend, resolve_backend
 
 
 def make_vectors(number, seed, *, dimension=16):
@@ -66,6 +70,70 @@ def test_equal_scores_at_the_cut_are_resolved_by_id(monkeypatch, at_once):
     for depth in (1, 3, 5):
         _, positions = search(queries, passages, depth=depth)
         assert positions[0].tolist() == [190, 130, 70, 10, 4][:depth]
+
+
+@pytest.mark.parametrize("at_once", [1, 500, 2**20])
+@pytest.mark.parametrize("portions", [1, 3])
+def test_torch_finds_what_faiss_finds(monkeypatch, at_once, portions):
+    monkeypatch.setattr(search_module, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(search_module, "PASSAGES_AT_ONCE", 300)
+    queries, passages = make_vectors(9, 1), make_vectors(1000, 2)
+    found = search(queries, passages, depth=20, portions=portions, backend="torch")
+    reference = search(queries, passages, depth=20, portions=portions, backend="faiss")
+    assert found[0].dtype == np.float32
+    np.testing.assert_array_equal(found[1], reference[1])
+    np.testing.assert_allclose(found[0], reference[0], rtol=1e-5, atol=1e-5)
+    assert_same(found, expected(queries, passages, 20))
+
+
+def test_tensors_are_searched_as_arrays_are():
+    queries, passages = make_vectors(3, 1), make_vectors(100, 2)
+    for backend in ("faiss", "torch"):
+        top = TopK(queries, depth=5, backend=backend)
+        top.add(torch.from_numpy(passages), first=0)
+        reference = TopK(queries, depth=5, backend=backend)
+        reference.add(passages, first=0)
+        for one, other in zip(top.answers(), reference.answers(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+class FaissWithGpus:
+    """What tells FAISS's CUDA build."""
+
+    StandardGpuResources = object
+
+    def __init__(self, number):
+        self.get_num_gpus = lambda: number
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "gpus", "depth", "expected"),
+    [
+        ("auto", "cpu", 1, 100, "faiss"),
+        ("faiss", "cpu", 0, 100, "faiss"),
+        ("torch", "cpu", 0, 100, "torch"),
+        ("auto", "cuda:0", 1, 100, "faiss-gpu"),
+        ("auto", "cuda:0", 0, 100, "torch"),
+        ("auto", "cuda:0", 1, 5000, "torch"),
+        ("faiss", "cuda:0", 1, 100, "faiss-gpu"),
+        ("faiss", "cuda:0", 0, 100, "faiss"),
+        ("faiss", "cuda:0", 1, 5000, "faiss"),
+        ("torch", "cuda:0", 1, 100, "torch"),
+    ],
+)
+def test_what_searches_follows_from_what_there_is(
+    monkeypatch, backend, device, gpus, depth, expected
+):
+    monkeypatch.setitem(sys.modules, "faiss", FaissWithGpus(gpus))
+    assert resolve_backend(backend, device=device, depth=depth) == expected
+
+
+def test_without_faiss_torch_still_searches(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    check_backend("torch", device="cpu", depth=100)
+    check_backend("auto", device="cuda:0", depth=100)
+    with pytest.raises(DependencyMissing, match="--search_backend torch"):
+        check_backend("auto", device="cpu", depth=100)
 
 
 def test_a_single_query_and_many_answers_are_found_too():
