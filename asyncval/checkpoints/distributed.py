@@ -59,7 +59,7 @@ class Distributed:
         """Put the tensors together; what the folder does not record comes from flags."""
         description = self.describe(folder, options)
         backbone = load_backbone(
-            _config_folder(folder),
+            _config_folder(folder, options),
             tensors=_read_tensors(folder.path / (_place(folder) or "")),
             device=device,
             precision=precision,
@@ -77,13 +77,15 @@ def _place(folder: Folder) -> str | None:
     return None
 
 
-def _config_folder(folder: Folder) -> Path:
-    for place in (folder.path, (folder.origin or folder.path).parent):
+def _config_folder(folder: Folder, options: EncoderOptions) -> Path:
+    places = [folder.path, (folder.origin or folder.path).parent]
+    places += [Path(options.base_model)] if options.base_model else []
+    for place in places:
         if (place / "config.json").is_file():
             return place
     raise CheckpointUnsupported(
         "A distributed checkpoint has only tensors: put the model's config.json beside them or "
-        "into the folder above."
+        "into the folder above, or give a model of that kind with --base_model."
     )
 
 

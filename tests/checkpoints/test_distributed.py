@@ -38,10 +38,10 @@ dist.destroy_process_group()
 """
 
 
-def vectors(folder: Path) -> torch.Tensor:
+def vectors(folder: Path, base: Path | None = None) -> torch.Tensor:
     loaded = load_checkpoint(
         Checkpoint(path=folder, step=1, layout=""),
-        EncoderOptions(pooling="mean"),
+        EncoderOptions(pooling="mean", base_model=str(base) if base else None),
         device="cpu",
         precision="fp32",
     )
@@ -78,15 +78,17 @@ def test_tensors_that_two_ranks_share_are_put_together(tmp_path):
     assert torch.equal(vectors(folder), vectors(plain))
 
 
-def test_configuration_and_tokenizer_may_lie_in_the_folder_above(tmp_path):
+def test_configuration_and_tokenizer_may_lie_elsewhere(tmp_path):
     plain = save_huggingface(tmp_path)
     folder = save_distributed(tmp_path / "checkpoint-1")
     for path in folder.glob("*.json"):
         path.unlink()
     assert torch.equal(vectors(folder), vectors(plain))
     (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointUnsupported, match=r"config\.json"):
+    with pytest.raises(CheckpointUnsupported, match="--base_model"):
         vectors(folder)
+    base = save_huggingface(tmp_path / "elsewhere", seed=9)
+    assert torch.equal(vectors(folder, base), vectors(save_huggingface(tmp_path / "plain")))
 
 
 def test_shards_without_their_metadata_or_shorter_than_it_says_are_not_whole(tmp_path):
