@@ -82,7 +82,7 @@ class TaskEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionConfig(TextConfig):
+class CollectionConfig:
     """What is searched, for what, and what counts as found.
 
     Places are files, folders, or `ir_datasets:NAME`.
@@ -170,7 +170,7 @@ class EncodingConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidationConfig(EncodingConfig, CollectionConfig):
+class ValidationConfig(EncodingConfig, TextConfig, CollectionConfig):
     """What a validation is: the data, the encoding, the measures."""
 
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MEASURE...")] = ("RR@10", "nDCG@10")

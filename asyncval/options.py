@@ -54,6 +54,8 @@ def as_yaml(config: Any) -> str:  # noqa: ANN401
 def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -77,21 +79,35 @@ def _from_file(config_type: type[C], path: Path) -> C:
     if not isinstance(values, dict):
         raise InvalidOption(f"--config: {str(path)!r} must have one `option: value` a line.")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    fields = {each.name: each for each in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    given = _known_values(config_type, values, f"--config: {str(path)!r}", without=("config",))
+    missing = {
+        each.name: tyro.MISSING
+        for each in dataclasses.fields(config_type)  # type: ignore[arg-type]
+        if not _has_default(each)
+    }
+    return config_type(**(missing | given))
+
+
+def _known_values(
+    config_type: Any,  # noqa: ANN401
+    values: dict[str, Any],
+    place: str,
+    *,
+    without: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what a mapping gives, as the fields of a dataclass want it.
+
+    Raises:
+        InvalidOption: A key is not known, or a value cannot be used.
+    """
     hints = typing.get_type_hints(config_type)
+    fields = [each.name for each in dataclasses.fields(config_type) if each.name not in without]
     for key in values:
-        if key not in fields or key == "config":
+        if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InvalidOption(f"--config: {str(path)!r} has the unknown option {key!r}.{hint}")
-    given: dict[str, Any] = {
-        name: _typed(values[name], hints[name], f"--config: {str(path)!r}, {name}")
-        if name in values
-        else tyro.MISSING
-        for name, each in fields.items()
-        if name in values or not _has_default(each)
-    }
-    return config_type(**given)
+            raise InvalidOption(f"{place} has the unknown option {key!r}.{hint}")
+    return {name: _typed(value, hints[name], f"{place}, {name}") for name, value in values.items()}
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:
@@ -124,6 +140,24 @@ def _typed(value: Any, hint: Any, place: str) -> Any:  # noqa: ANN401
         return hint(str(value))
     if hint is float and type(value) is int:
         return float(value)
+    if dataclasses.is_dataclass(hint):
+        return _entry(value, hint, place)
     if type(value) is not hint:
         raise InvalidOption(f"{place}: {value!r} is not of the type {hint.__name__}.")
     return value
+
+
+def _entry(value: Any, hint: Any, place: str) -> Any:  # noqa: ANN401
+    """Return one entry of a list, which has all the keys of a dataclass.
+
+    Raises:
+        InvalidOption: It has not.
+    """
+    names = [each.name for each in dataclasses.fields(hint)]
+    if not isinstance(value, dict):
+        raise InvalidOption(f"{place}: {value!r} must have the keys {', '.join(names)}.")
+    given = _known_values(hint, {str(key): each for key, each in value.items()}, place)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InvalidOption(f"{place}: {missing[0]} is missing in {value!r}.")
+    return hint(**given)

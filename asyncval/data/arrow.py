@@ -1,5 +1,6 @@
 """The border to pyarrow, which is optional."""
 
+from importlib import import_module
 from typing import Any
 
 from asyncval.core.errors import DependencyMissing
@@ -15,8 +16,6 @@ def import_arrow(module: str, *, what: str) -> Any:  # noqa: ANN401
     Raises:
         DependencyMissing: It is not installed.
     """
-    from importlib import import_module
-
     try:
         return import_module(module)
     except ImportError as error:

@@ -31,14 +31,18 @@ class IrDataset:
         return hashlib.sha256(str(place).encode()).digest()
 
     def read(self, place: Path, form: TextForm) -> Iterator[Record]:
-        """Yield its queries or documents, with all their fields."""
+        """Yield its queries or documents, with all their fields.
+
+        Of those that have no `text`, the whole text is what the library says that it is, where
+        no template says otherwise.
+        """
         dataset = _load(place, "queries" if form.is_query else "docs")
         found = dataset.queries_iter() if form.is_query else dataset.docs_iter()
         key = "query_id" if form.is_query else "doc_id"
         for number, each in enumerate(_guarded(found, place), start=1):
-            values = {**each._asdict(), key: getattr(each, key)}
-            if not isinstance(values.get("text"), str):
-                values["text"] = each.default_text()
+            values = each._asdict()
+            if form.template is None and not isinstance(values.get("text"), str):
+                values = {key: getattr(each, key), "text": each.default_text()}
             yield Record(values, place, number)
 
 

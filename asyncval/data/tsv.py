@@ -18,7 +18,7 @@ PLAIN = {2: ("id", "text"), 3: ("id", "title", "text")}
 class TabSeparated(FileFormat):
     """One text a line.
 
-    Without named columns, a first line that has nothing but names of columns is a header.
+    Without named columns, a first line with the names of an id and of a text is a header.
     """
 
     suffixes = (".tsv", ".txt")
@@ -44,7 +44,7 @@ class TabSeparated(FileFormat):
 
 
 def _is_header(fields: list[str]) -> bool:
-    return len(fields) > 1 and fields[0] in ID_KEYS and not {*fields}.isdisjoint(TEXT_KEYS)
+    return not {*fields}.isdisjoint(ID_KEYS) and not {*fields}.isdisjoint(TEXT_KEYS)
 
 
 def _wrong_fields(

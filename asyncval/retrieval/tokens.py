@@ -174,6 +174,8 @@ class Tokenizer:
                 add_special_tokens=recipe.special_tokens,
             )
             return [each.ids + end for each in encoded]
+        if recipe.special_tokens:
+            self._check_bare(texts)
         return [[*self._add_special(text, recipe, len(end)), *end] for text in texts]
 
     def _end(self, recipe: Recipe) -> list[int]:
@@ -199,10 +201,29 @@ class Tokenizer:
                 f"The text {text.id!r} has the token id {max(content)}, but the tokenizer knows "
                 f"only {self.vocabulary_size}: it was made with another one."
             )
-        before, after = self._special_ids() if recipe.special_tokens else ([], [])
+        before, after = self._special_ids if recipe.special_tokens else ([], [])
         kept = recipe.max_length - len(before) - len(after) - num_appended
         return [*before, *content[: max(kept, 0)], *after]
 
+    def _check_bare(self, texts: Sequence[Text]) -> None:
+        """Refuse token ids of which all have the special tokens already.
+
+        Raises:
+            InvalidData: All begin with those that stand before a text; or, where none do, all
+                end in those that stand behind.
+        """
+        before, after = map(tuple, self._special_ids)
+        contents = [text.content for text in texts if text.content]
+        mark, place = (before, "begin with") if before else (after, "end in")
+        there = [ids[: len(mark)] if before else ids[-len(mark) :] for ids in contents]
+        if mark and there and all(each == mark for each in there):
+            names = " ".join(self._tokenizer.convert_ids_to_tokens(list(mark)))
+            raise InvalidData(
+                f"The token ids of {texts[0].id!r} and all others {place} {names}, which the "
+                "tokenizer adds itself: it would stand twice. Give ids without special tokens."
+            )
+
+    @cached_property
     def _special_ids(self) -> tuple[list[int], list[int]]:
         """Return the ids that the tokenizer puts before and after a text."""
         bare = self._tokenizer("a", add_special_tokens=False)["input_ids"]

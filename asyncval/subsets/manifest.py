@@ -114,7 +114,8 @@ def manifest_remarks(candidates: Sequence[Path], qrel_files: Sequence[Path]) -> 
     Raises:
         InvalidData: A qrels file or a passage file cannot be read.
     """
-    folders = dict.fromkeys(each if each.is_dir() else each.parent for each in candidates)
+    there = [each for each in candidates if each.exists()]
+    folders = dict.fromkeys(each if each.is_dir() else each.parent for each in there)
     found = [folder for folder in folders if (folder / FILE_NAME).is_file()]
     remarks: list[str] = []
     for folder in found:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
@@ -115,6 +116,33 @@ def test_token_ids_get_the_special_tokens_and_are_cut(cache, tokenizer):
     texts = make_texts([(10, 11), (), tuple(range(10, 40))])
     store = store_of(cache, tokenizer, texts, recipe=Recipe(max_length=6))
     assert ids_of(store) == [[CLS, 10, 11, SEP], [CLS, SEP], [CLS, 10, 11, 12, 13, SEP]]
+
+
+@pytest.mark.parametrize(
+    "contents", [[(CLS, 10, SEP), (CLS, 11, 12, SEP)], [(CLS, 10), (), (CLS,)]]
+)
+def test_token_ids_that_have_the_special_tokens_already_are_refused(tokenizer, contents):
+    with pytest.raises(InvalidData, match=r"'d0' and all others begin with \[CLS\].*stand twice"):
+        tokenizer.encode(make_texts(contents), MARK)
+    bare = Recipe(max_length=16, special_tokens=False)
+    assert tokenizer.encode(make_texts(contents), bare) == [[*ids] for ids in contents]
+
+
+def test_token_ids_of_which_one_begins_as_with_a_special_token_are_taken(tokenizer):
+    [odd, plain] = tokenizer.encode(make_texts([(CLS, 10), (10,)]), MARK)
+    assert (odd, plain) == ([CLS, CLS, 10, SEP], [CLS, 10, SEP])
+
+
+def test_token_ids_that_end_in_what_stands_behind_every_text_are_refused(tmp_path):
+    whole = make_tokenizer()
+    whole.backend_tokenizer.post_processor = TemplateProcessing(  # as T5's
+        single="$A [SEP]", special_tokens=[("[SEP]", SEP)]
+    )
+    whole.save_pretrained(tmp_path / "tokenizer")
+    tokenizer = Tokenizer(str(tmp_path / "tokenizer"))
+    with pytest.raises(InvalidData, match=r"all others end in \[SEP\]"):
+        tokenizer.encode(make_texts([(10, SEP), (11, 12, SEP)]), MARK)
+    assert tokenizer.encode(make_texts([(10, SEP), (11,)]), MARK) == [[10, SEP, SEP], [11, SEP]]
 
 
 def test_token_ids_give_what_their_text_gives(tokenizer):
