@@ -203,10 +203,10 @@ def _tokenizer_places(folder: Folder, place: str, base: Path | None) -> Iterator
     yield (folder.origin or folder.path).parent, "the folder above"
     if base is not None:
         yield base, "the base model"
-    if "config.json" in folder:
-        started_from = read_config(folder).get("_name_or_path")
-        for start in local_folders(folder, started_from):
-            yield start, "_name_or_path of config.json"
+    for name in sorted(folder.files):
+        if name.rpartition("/")[2] == "config.json":
+            for start in local_folders(folder, read_config(folder, name).get("_name_or_path")):
+                yield start, f"_name_or_path of {name}"
 
 
 def read_config(folder: Folder, name: str = "config.json") -> dict[str, Any]:

@@ -4,6 +4,7 @@ Of an encoder-decoder such as T5 it takes the first hidden state of the decoder,
 configuration says of pooling; of `T5EncoderModel` there is only the encoder.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ NO_HEAD = Fact("none", CONFIG)
 POOLINGS = {"first": "cls", "mean": "mean", "no": "no"}
 FEATURES = ("last_hidden_state", "pooler_output")
 DELTAS = "delta_model/"
+TASK_HEAD = re.compile("For[A-Z]")
+"""What is in the names of classes such as BertForMaskedLM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +152,13 @@ def _settings(folder: Folder) -> Settings:
 
 
 def _refuse_unknown(folder: Folder, settings: Settings) -> None:
-    if settings.tied == has_two_towers(folder):
-        raise (CheckpointUnsupported if settings.tied else CheckpointIncomplete)(
-            f'{CONFIG} says "tied": {str(settings.tied).lower()}, but there '
-            f"{'are' if settings.tied else 'is neither'} query_model and passage_model."
+    if settings.tied and has_two_towers(folder):
+        raise CheckpointUnsupported(
+            f'{CONFIG} says "tied": true, but there are query_model and passage_model.'
+        )
+    if not settings.tied and not has_two_towers(folder):
+        raise CheckpointIncomplete(
+            f'{CONFIG} says "tied": false, but query_model and passage_model are missing.'
         )
     if any(name.startswith(DELTAS) for name in folder.files):
         raise CheckpointUnsupported(
@@ -160,6 +166,11 @@ def _refuse_unknown(folder: Folder, settings: Settings) -> None:
         )
     if "CLIP" in "".join(settings.kinds):
         raise CheckpointUnsupported(f"{CONFIG} names {settings.kinds[0]}: images are not encoded.")
+    headed = next((kind for kind in settings.kinds if TASK_HEAD.search(kind)), None)
+    if headed:
+        raise CheckpointUnsupported(
+            f"{CONFIG} names {headed}: it has a head for another task and gives no hidden states."
+        )
     if settings.pooling not in POOLINGS or settings.feature not in FEATURES:
         raise CheckpointUnsupported(
             f"{CONFIG} has the pooling {settings.pooling!r} of {settings.feature!r}; known are "

@@ -18,6 +18,6 @@ def explain(config: ExplainConfig) -> int:
     for report in reports:
         for key, value in report.items():
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            print(f"{key + ':':<14}{shown}")
+            print(f"{key + ':':<16}{shown}")
         print()
     return 0

@@ -1,7 +1,5 @@
 import json
 import os
-import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,35 +233,6 @@ def test_code_in_a_checkpoint_is_not_run(copy_of_bert, tmp_path):
     with pytest.raises(CheckpointUnsupported):
         load(folder)
     assert not canary.exists()
-
-
-class Touch:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.path}'",)
-
-
-@pytest.fixture(params=["zip", "legacy", "bare pickle"])
-def malicious(request, tmp_path):
-    """Return a function that arms a file, and the canary that it would leave."""
-    canary = tmp_path / "canary"
-
-    def arm(path):
-        content = {"embeddings.word_embeddings.weight": Touch(canary)}
-        if request.param == "bare pickle":
-            path.write_bytes(pickle.dumps(content, protocol=2))
-            pickle.loads(path.read_bytes())
-        else:
-            torch.save(content, path, _use_new_zipfile_serialization=request.param == "zip")
-            torch.load(path, weights_only=False)
-        canary.unlink()  # it is armed
-        return canary
-
-    return arm
 
 
 def test_a_pickle_in_a_file_of_weights_executes_nothing(copy_of_bert, malicious):

@@ -12,6 +12,7 @@ from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.modules import FILES, LOADERS
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
+from tests.checkpoints.hostile import Touch
 from tests.checkpoints.st_folders import (
     write_dense,
     write_module,
@@ -23,7 +24,6 @@ from tests.checkpoints.st_folders import (
 )
 from tests.checkpoints.test_loading import (
     LENGTHS,
-    Touch,
     encode,
     hidden_states,
     load,

@@ -9,7 +9,8 @@ from transformers import AutoModel, BertForMaskedLM
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
-from tests.checkpoints.test_loading import Touch, load, make_batch
+from tests.checkpoints.hostile import Touch
+from tests.checkpoints.test_loading import load, make_batch
 from tests.models import bert_config, save_huggingface, save_peft
 
 peft = pytest.importorskip("peft", reason="peft is not installed")

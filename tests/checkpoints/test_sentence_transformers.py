@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
-from tests.checkpoints.test_loading import Touch, encode, load, plain_vectors, unit
+from tests.checkpoints.hostile import Touch
+from tests.checkpoints.test_loading import encode, load, plain_vectors, unit
 from tests.models import HIDDEN, NEW_MEAN, OLD_MEAN, make_tokenizer, save_sentence_transformers
 
 

@@ -44,13 +44,14 @@ def backbone(run: Path, *, pooling: str, similarity: str, vector: Vector, model:
         "prediction_heads": none,
     }
     write_json(run / NAME / "config.json", model.config.to_dict() | own)
+    save_tokenizer(run / NAME)
     finish(run / NAME, arguments=True)
     return Made(
         folder=run / NAME,
         layout="disentangled-retriever",
         queries=vector,
         passages=vector,
-        tokenizer=save_tokenizer(run / NAME),
+        tokenizer=run / NAME,
     )
 
 
@@ -107,6 +108,7 @@ def adapter(run: Path, config: Mapping[str, Any]) -> Made:
     base = run.parent / "backbone"
     model.save_pretrained(base)
     tensors = save_adapter(run / NAME, config)
+    save_tokenizer(run / NAME)
     finish(run / NAME, arguments=True)
 
     def vector(ids: list[int]) -> Tensor:
@@ -117,7 +119,7 @@ def adapter(run: Path, config: Mapping[str, Any]) -> Made:
         layout="disentangled-adapter",
         queries=vector,
         passages=vector,
-        tokenizer=save_tokenizer(run / NAME),
+        tokenizer=run / NAME,
         flags=("--pooling", "mean", "--base_model", str(base)),
     )
 

@@ -49,13 +49,14 @@ def save_head(folder: Path, *, seed: int, bias: bool = False) -> tuple[Tensor, T
 
 
 def done(folder: Path, *, queries: Vector, passages: Vector | None = None, **more: Any) -> Made:
+    save_tokenizer(folder)
     finish(folder, arguments=True)
     return Made(
         folder=folder,
         layout="openmatch",
         queries=queries,
         passages=passages or queries,
-        tokenizer=save_tokenizer(folder),
+        tokenizer=folder,
         **more,
     )
 

@@ -1,0 +1,123 @@
+"""`asyncval explain` says what a checkpoint is, and who says each thing, without its weights."""
+
+import json
+
+import pytest
+
+from asyncval.commands.explain import explain
+from asyncval.config import ExplainConfig
+from asyncval.options import parse
+from tests.checkpoints.recipes import disentangled, openmatch, retromae, tevatron, tevatron_v2
+
+
+def report_of(made, capsys, *flags):
+    config = parse(ExplainConfig, [str(made.folder), "--json", *flags], command="explain")
+    assert explain(config) == 0
+    [report] = json.loads(capsys.readouterr().out)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "said"),
+    [
+        (
+            tevatron.tied_pooler,
+            (),
+            {
+                "layout": "tevatron",
+                "towers": "the checkpoint itself (one for queries and passages)",
+                "pooling": "cls (Tevatron v1 knows no other)",
+                "head": "a linear layer, 16 to 8 (pooler_config.json)",
+                "normalize": "yes (pooler_config.json)",
+                "similarity": "ip (assumed)",
+                "query prefix": "none (assumed)",
+            },
+        ),
+        (
+            retromae.untied_mean,
+            ("--pooling", "mean"),
+            {
+                "layout": "retromae",
+                "towers": "query_model/, passage_model/ (one for queries, one for passages)",
+                "pooling": "mean (--pooling)",
+                "head": "none (no pooler.pt)",
+                "normalize": "no (assumed)",
+            },
+        ),
+        (
+            openmatch.t5_decoder,
+            (),
+            {
+                "layout": "openmatch",
+                "pooling": "cls (T5Model: the decoder's first token)",
+                "normalize": "no (openmatch_config.json)",
+            },
+        ),
+        (
+            disentangled.cosine,
+            (),
+            {
+                "layout": "disentangled-retriever",
+                "pooling": "cls (config.json)",
+                "similarity": "cos (config.json)",
+            },
+        ),
+        (
+            tevatron_v2.lora,
+            ("--query_prefix", "query: ", "--append_eos_token"),
+            {
+                "layout": "peft",
+                "pooling": "cls (assumed)",
+                "query prefix": "query:  (--query_prefix)",
+                "append eos": "yes (--append_eos_token)",
+            },
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_thing_is_said_with_where_it_comes_from(make, flags, said, tmp_path, capsys):
+    report = report_of(make(tmp_path / "run"), capsys, *flags)
+    assert {key: report[key] for key in said} == said
+
+
+def test_the_tokenizer_and_the_base_are_said_with_their_places(tmp_path, capsys):
+    report = report_of(tevatron_v2.lora(tmp_path / "run"), capsys)
+    assert report["tokenizer"] == f"{tmp_path / 'run'} (the folder above)"
+    assert report["towers"] == f"{tmp_path / 'models' / 'base'} (adapter_config.json)"
+
+
+def test_weights_are_not_read(tmp_path, capsys, monkeypatch):
+    made = tevatron.untied(tmp_path / "run")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("torch.load", refuse)
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", refuse)
+    assert report_of(made, capsys)["verdict"] == "complete"
+
+
+def test_a_contradiction_and_a_missing_base_are_the_verdict(tmp_path, capsys):
+    made = openmatch.tied(tmp_path / "run")
+    report = report_of(made, capsys, "--pooling", "mean")
+    assert report["verdict"] == "refused"
+    assert "--pooling says 'mean'" in report["reason"]
+    made = tevatron_v2.lora_elsewhere(tmp_path / "other")
+    report = report_of(made, capsys)
+    assert report["verdict"] == "refused"
+    assert "--base_model" in report["reason"]
+
+
+def test_what_is_missing_leaves_it_incomplete_with_what_is_known(tmp_path, capsys):
+    made = openmatch.untied_heads(tmp_path / "run")
+    (made.folder / "query_head" / "linear.pt").unlink()
+    report = report_of(made, capsys)
+    assert (report["layout"], report["verdict"]) == ("openmatch", "incomplete")
+
+
+def test_lines_for_people_have_the_same(tmp_path, capsys):
+    made = tevatron.untied(tmp_path / "run")
+    explain(parse(ExplainConfig, [str(made.folder)], command="explain"))
+    out = capsys.readouterr().out
+    assert "layout:" in out
+    assert "cls (Tevatron v1 knows no other)" in out
