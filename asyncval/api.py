@@ -26,11 +26,12 @@ from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.commands.preparation import asked_dtype, device_name
-from asyncval.config import EncodingConfig
+from asyncval.config import EncodingConfig, TextConfig
 from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, InvalidOption
+from asyncval.core.measures import parse_measures
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.sampling import Rankings
-from asyncval.core.types import Checkpoint, Judgements, Retrieved, Text, TextForm
+from asyncval.core.types import Checkpoint, Judgements, QuerySet, Retrieved, Text, TextForm
 from asyncval.data.embeddings import read_embeddings, read_scores
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run, write_run
@@ -39,6 +40,7 @@ from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precisi
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
 from asyncval.retrieval.encode import Encoding, encode
+from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
 from asyncval.retrieval.texts import load_tokenizers, load_tokens
 from asyncval.retrieval.tokens import TextIds, TokenCache, TokenStore
@@ -53,6 +55,7 @@ __all__ = [
     "Rankings",
     "Retrieved",
     "Text",
+    "TextConfig",
     "TextEncoder",
     "TextForm",
     "TextIds",
@@ -61,6 +64,7 @@ __all__ = [
     "device_name",
     "digest_of",
     "in_trec_order",
+    "mean_measures",
     "passage_files",
     "read_embeddings",
     "read_qrels",
@@ -178,3 +182,34 @@ class TextEncoder:
         towers = self._loaded.encoder
         forward = towers.encode_queries if is_query else towers.encode_passages
         return encode(tokens, forward, encoding=self._encoding, on_progress=on_progress)
+
+
+def mean_measures(
+    metrics: Sequence[str],
+    *,
+    judgements: Judgements,
+    query_ids: Sequence[str],
+    positions: NDArray[np.int64],
+    passage_ids: Sequence[str],
+) -> dict[str, float]:
+    """Return the mean of each measure over the judged queries, as a validation has it.
+
+    Args:
+        metrics: Measures, as ir_measures spells them: RR@10, nDCG@10, R@100.
+        judgements: What is relevant.
+        query_ids: [Q] ids of all queries that were searched.
+        positions: [Q, K] rows of `passage_ids` that were found, best first, without pads.
+        passage_ids: [P] ids.
+
+    Raises:
+        InvalidOption: A measure is not known.
+        InvalidData: No query is judged.
+    """
+    queries = tuple(Text(id=each, text="") for each in query_ids)
+    query_set = QuerySet(
+        name="", path=Path(), qrels_path=Path(), queries=queries, judgements=judgements
+    )
+    if not query_set.judged:
+        raise InvalidData(f"None of the {len(queries)} queries is judged.")
+    scorer = Scorer(query_set, passage_ids=passage_ids, measures=parse_measures(metrics))
+    return {name: float(values.mean()) for name, values in scorer.score(positions).items()}

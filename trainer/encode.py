@@ -20,20 +20,22 @@ from numpy.typing import NDArray
 from asyncval.api import (
     CheckpointError,
     EncodingConfig,
+    TextConfig,
     TextEncoder,
+    TextForm,
     TokenStore,
     digest_of,
     passage_files,
 )
 from trainer.errors import InputError
 from trainer.flags import Flag, log_to_stderr, parse
-from trainer.shards import Origin, Shard
+from trainer.shards import Shard
 
 logger = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig(EncodingConfig):
+class EncodeConfig(EncodingConfig, TextConfig):
     """Write the vectors of queries or of a corpus, in a form that `search` reads."""
 
     model_name_or_path: Path
@@ -41,13 +43,13 @@ class EncodeConfig(EncodingConfig):
     encoded_save_path: Path
     """The folder that gets the vectors."""
     query_file: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
-    """The queries to encode. Either these or passages."""
+    """The queries to encode, or passages, or both. Queries are one shard, the work of shard 0."""
     candidate_dir: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--encode_in_path"], metavar="PATH...")
     ] = ()
     """The passages to encode: a folder, or files."""
     encode_num_shard: int = 1
-    """How many shards there are in all."""
+    """How many shards the passages have in all."""
     encode_shard_index: int = 0
     """Which of them to write, from 0."""
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
@@ -57,8 +59,8 @@ class EncodeConfig(EncodingConfig):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if bool(self.query_file) == bool(self.candidate_dir):
-            raise InputError("Give either --query_file or --candidate_dir.")
+        if not self.query_file and not self.candidate_dir:
+            raise InputError("Give --query_file or --candidate_dir, or both.")
         if not 0 <= self.encode_shard_index < self.encode_num_shard:
             raise InputError(
                 f"--encode_shard_index is {self.encode_shard_index}. With --encode_num_shard "
@@ -70,32 +72,55 @@ def main(flags: Sequence[str]) -> None:
     """Encode on one device, or on several with a process and a shard each."""
     config = parse(EncodeConfig, flags, command="encode")
     log_to_stderr()
-    several = len(config.devices)
+    several = len(config.devices) if config.candidate_dir else 1
     first, num = config.encode_shard_index * several, config.encode_num_shard * several
     if several == 1:
-        encode_shard(config, config.devices[0], first, num)
+        encode_on(config.devices[0], config, first, num)
         return
     with ProcessPoolExecutor(several, get_context("spawn"), initializer=log_to_stderr) as pool:
         running = [
-            pool.submit(encode_shard, config, device, first + place, num)
+            pool.submit(encode_on, device, config, first + place, num)
             for place, device in enumerate(config.devices)
         ]
         for each in running:
             each.result()
 
 
-def encode_shard(config: EncodeConfig, device: str, index: int, num: int) -> None:
-    """Write one shard, if it is not there already."""
-    is_query = bool(config.query_file)
-    files = [*config.query_file] if is_query else passage_files(config.candidate_dir)
+def encode_on(device: str, config: EncodeConfig, index: int, num: int) -> None:
+    """Write shard `index` of `num` of the passages; the first has the queries too."""
     encoder = load_encoder(config.model_name_or_path, config, device=device)
-    origin = origin_of_vectors(encoder, config, files)
-    side = "queries" if is_query else "passages"
-    shard = Shard(folder=config.encoded_save_path, side=side, index=index, num=num)
+    folder = config.encoded_save_path
+    if config.query_file and index == 0:
+        queries = Shard(folder=folder, side="queries", index=0, num=1)
+        encode_shard(queries, encoder, config, config.query_file, form=config.query_form())
+    if config.candidate_dir:
+        passages = Shard(folder=folder, side="passages", index=index, num=num)
+        form = config.passage_form()
+        files = passage_files(config.candidate_dir, form=form)
+        encode_shard(passages, encoder, config, files, form=form)
+
+
+def encode_shard(
+    shard: Shard,
+    encoder: TextEncoder,
+    config: EncodeConfig,
+    files: Sequence[Path],
+    *,
+    form: TextForm,
+) -> None:
+    """Write one shard, if it is not there already."""
+    side, index, num = shard.side, shard.index, shard.num
+    is_query = side == "queries"
+    origin = {
+        "model": encoder.fingerprint,
+        "texts": digest_of(files, form),
+        "precision": encoder.precision,
+        **{key: str(value) for key, value in asdict(config.encoder_options()).items()},
+    }
     if not config.overwrite and shard.is_there(origin):
         logger.info("%s is there already.", shard.vectors)
         return
-    tokens = encoder.tokenize(files, is_query=is_query)
+    tokens = encoder.tokenize(files, is_query=is_query, form=form)
     for remark in encoder.remarks:
         logger.warning(remark)
     portions = rows_of_shard(encoder, tokens, index, num)
@@ -139,15 +164,3 @@ def load_encoder(checkpoint: Path, config: EncodingConfig, *, device: str) -> Te
         return TextEncoder(checkpoint, config, device=device)
     except CheckpointError as error:
         raise InputError(f"--model_name_or_path {str(checkpoint)!r}: {error}") from error
-
-
-def origin_of_vectors(
-    encoder: TextEncoder, config: EncodingConfig, files: Sequence[Path]
-) -> Origin:
-    """Return everything that the vectors depend on."""
-    return {
-        "model": encoder.fingerprint,
-        "texts": digest_of(files),
-        "precision": encoder.precision,
-        **{key: str(value) for key, value in asdict(config.encoder_options()).items()},
-    }

@@ -28,3 +28,4 @@ def parse(config_type: type[C], flags: Sequence[str], *, command: str) -> C:
 def log_to_stderr() -> None:
     """Log what a user wants to know, with the time, as `train` does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)

@@ -20,6 +20,8 @@ from asyncval.api import (
     Judgements,
     Rankings,
     Text,
+    TextConfig,
+    TextForm,
     TopK,
     in_trec_order,
     passage_files,
@@ -37,7 +39,7 @@ PASSAGES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class MineConfig(EncodingConfig):
+class MineConfig(EncodingConfig, TextConfig):
     """Write hard negatives for the judged queries, found by a checkpoint or taken from a run."""
 
     qrel_file: Annotated[Path, tyro.conf.arg(metavar="FILE")]
@@ -108,7 +110,7 @@ def main(flags: Sequence[str]) -> None:
     queries = {
         query.id: query
         for file in config.query_file
-        for query in read_texts(file, option="--query_file")
+        for query in read_texts(file, option="--query_file", form=config.query_form())
         if query.id in positives
     }
     if config.query_file:
@@ -131,7 +133,7 @@ def main(flags: Sequence[str]) -> None:
     if len(mined) < len(positives):
         logger.warning("%d queries have no negative: left out.", len(positives) - len(mined))
     if config.form == "texts":
-        mined, passages = with_texts(mined, passage_files(config.candidate_dir))
+        mined, passages = with_texts(mined, config.candidate_dir, config.passage_form())
         rows = text_rows(mined, queries, passages, scores)
     elif config.form == "ids":
         rows = id_rows(mined, queries)
@@ -207,11 +209,13 @@ def search(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Found:
     assert config.model_name_or_path is not None
     depth = config.depth_range[1]
     encoder = load_encoder(config.model_name_or_path, config, device=config.device)
-    queries = encoder.tokenize(config.query_file, is_query=True)
+    queries = encoder.tokenize(config.query_file, is_query=True, form=config.query_form())
     queries = queries.take(
         np.array([row for row, each in enumerate(queries.text_ids) if each in positives])
     )
-    passages = encoder.tokenize(passage_files(config.candidate_dir), is_query=False)
+    form = config.passage_form()
+    files = passage_files(config.candidate_dir, form=form)
+    passages = encoder.tokenize(files, is_query=False, form=form)
     for remark in encoder.remarks:
         logger.warning(remark)
     query_vectors = encoder.encode(queries, is_query=True)  # [Q, D]
@@ -242,19 +246,18 @@ def search(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Found:
 
 
 def with_texts(
-    mined: Iterable[Mined], files: Sequence[Path]
+    mined: Sequence[Mined], candidates: Sequence[Path], form: TextForm
 ) -> tuple[list[Mined], dict[str, Text]]:
     """Return what was mined and the passages in it; positives that have no text are left out.
 
     Raises:
         InputError: A negative is not in the corpus.
     """
-    mined = list(mined)
     wanted = {each for one in mined for each in (*one.positives, *one.negatives)}
     passages = {
         passage.id: passage
-        for file in files
-        for passage in read_texts(file, option="--candidate_dir")
+        for file in passage_files(candidates, form=form)
+        for passage in read_texts(file, option="--candidate_dir", form=form)
         if passage.id in wanted
     }
     strange = next((p for one in mined for p in one.negatives if p not in passages), None)

@@ -1,6 +1,7 @@
 """Exact search in vectors on disk: one shard at a time, the best of all of them in the end."""
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,15 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from asyncval.api import TopK, in_trec_order, read_embeddings, run_lines, write_run
+from asyncval.api import (
+    TopK,
+    in_trec_order,
+    mean_measures,
+    read_embeddings,
+    read_qrels,
+    run_lines,
+    write_run,
+)
 from trainer.errors import InputError
 from trainer.flags import MaybeInt, log_to_stderr, parse
 from trainer.shards import difference, embedding_files, origin_of
@@ -36,6 +45,10 @@ class SearchConfig:
     """How many passages are retrieved for a query."""
     batch_size: MaybeInt = None
     """The most queries in one call of FAISS. Default: all."""
+    qrel_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Judgements: print how good the run is."""
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MEASURE...")] = ("RR@10", "nDCG@10")
+    """Measures, as ir_measures spells them: RR@10, nDCG@10, R@100, AP."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -51,6 +64,7 @@ def main(flags: Sequence[str]) -> None:
     log_to_stderr()
     query_files = embedding_files(config.query_reps, side="queries", option="--query_reps")
     passage_files = embedding_files(config.passage_reps, side="passages", option="--passage_reps")
+    judgements = read_qrels(config.qrel_file) if config.qrel_file else None
     warn_of_two_models(query_files[0], passage_files[0])
     queries, query_ids = read_embeddings(query_files)
     top = TopK(queries, depth=config.depth, queries_at_once=config.batch_size)
@@ -64,6 +78,15 @@ def main(flags: Sequence[str]) -> None:
     lines = run_lines(query_ids, scores, positions, passage_ids=passage_ids)
     write_run(lines, config.save_ranking_to, run_type=config.save_format, tag=TAG)
     logger.info("%s is written: %d queries.", config.save_ranking_to, len(query_ids))
+    if judgements is not None:
+        means = mean_measures(
+            config.metrics,
+            judgements=judgements,
+            query_ids=query_ids,
+            positions=positions,
+            passage_ids=passage_ids,
+        )
+        sys.stdout.writelines(f"{name}\t{value:.4f}\n" for name, value in means.items())
 
 
 def search(top: TopK, files: Sequence[Path], *, dimension: int) -> list[str]:

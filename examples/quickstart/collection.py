@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 PACKAGES = (
+    "python",
     "accelerate",
     "fsspec",
     "huggingface_hub",
@@ -83,12 +84,14 @@ class Entry:
     query: str
 
 
-def source_files() -> list[tuple[str, Path]]:
-    """Return (dotted module, file) of the standard library and the packages, in a fixed order."""
+def source_files(packages: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return (dotted module, file) of all files of the packages, in a fixed order.
+
+    The standard library is called `python`.
+    """
     paths = sysconfig.get_paths()
-    stdlib = Path(paths["stdlib"])
-    roots = [(stdlib, "python")]
-    roots += [(Path(paths["purelib"]) / package, package) for package in PACKAGES]
+    places = {"python": Path(paths["stdlib"])}
+    roots = [(places.get(each, Path(paths["purelib"]) / each), each) for each in packages]
     files = []
     for root, prefix in roots:
         for path in sorted(root.rglob("*.py")):
@@ -226,10 +229,17 @@ def write_lines(path: Path, rows: Iterable[object]) -> int:
     return len(lines)
 
 
-def build(output_dir: Path, *, num_passages: int, num_queries: int) -> dict[str, int]:
+def build(
+    output_dir: Path,
+    *,
+    num_passages: int,
+    num_queries: int,
+    packages: Sequence[str] = PACKAGES,
+) -> dict[str, int]:
     """Write train.jsonl, corpus.jsonl, queries.dev.jsonl and qrels.dev.tsv; return their sizes."""
+    files = source_files(packages)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        parsed = [e for found in pool.map(entries_of, source_files(), chunksize=64) for e in found]
+        parsed = [e for found in pool.map(entries_of, files, chunksize=64) for e in found]
     entries = without_repeated_queries(
         unique(unique(parsed, lambda entry: entry.name), lambda entry: entry.passage)
     )
@@ -266,8 +276,14 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--num_passages", type=int, default=2500)
     parser.add_argument("--num_queries", type=int, default=500)
+    parser.add_argument("--packages", nargs="+", default=PACKAGES, help="python: the library")
     flags = parser.parse_args()
-    sizes = build(flags.output_dir, num_passages=flags.num_passages, num_queries=flags.num_queries)
+    sizes = build(
+        flags.output_dir,
+        num_passages=flags.num_passages,
+        num_queries=flags.num_queries,
+        packages=flags.packages,
+    )
     print(", ".join(f"{number:,} {name}" for name, number in sizes.items()))
 
 

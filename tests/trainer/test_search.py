@@ -79,6 +79,30 @@ def test_a_depth_beyond_the_corpus_gives_every_passage_once(vectors, search, tmp
     assert found(tmp_path / "runs" / "found.trec") == expected(*vectors, depth=50)
 
 
+def test_the_measures_are_those_of_pytrec_eval_on_the_run_that_is_written(
+    vectors, search, tmp_path, capsys
+):
+    import pytrec_eval
+
+    qrels = {f"q{i}": {f"p{3 * i}": 1, f"p{7 * i + 1}": 2, "gone": 1} for i in range(4)}
+    (tmp_path / "qrels").write_text(
+        "".join(f"{q} 0 {p} {grade}\n" for q, each in qrels.items() for p, grade in each.items())
+    )
+    metrics = ["nDCG@10", "R@20", "AP"]
+    assert search(depth=30, qrel_file=tmp_path / "qrels", metrics=metrics) == 0
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    run = {
+        query_id: {passage_id: score for score, passage_id in ranking}
+        for query_id, ranking in found(tmp_path / "runs" / "found.trec").items()
+    }
+    names = {"nDCG@10": "ndcg_cut_10", "R@20": "recall_20", "AP": "map"}
+    values = pytrec_eval.RelevanceEvaluator(qrels, set(names.values())).evaluate(run)
+    assert [name for name, _ in printed] == metrics
+    for name, value in printed:
+        expected_mean = sum(each[names[name]] for each in values.values()) / len(values)
+        assert float(value) == pytest.approx(expected_mean, abs=5e-5)
+
+
 def test_the_form_of_ms_marco_has_ranks(vectors, search, tmp_path):
     assert search(save_format="msmarco") == 0
     rows = [line.split("\t") for line in (tmp_path / "runs/found.trec").read_text().splitlines()]
@@ -151,6 +175,7 @@ def test_shards_that_are_no_corpus_are_one_sentence_and_code_2(
     ("flags", "sentence"),
     [
         ({"depth": 0}, "--depth is 0. It must be at least 1."),
+        ({"qrel_file": "nowhere"}, "--qrel_file: there is no file 'nowhere'."),
         ({"query_reps": "nowhere"}, "--query_reps: there is no file 'nowhere'."),
         ({"passage_reps": "nowhere*.pkl"}, "--passage_reps: there is no file 'nowhere*.pkl'."),
     ],
