@@ -28,12 +28,18 @@ class ModelArguments:
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "Folder or hub name of the tokenizer, if not the model's."}
     )
+    append_eos_token: bool = field(
+        default=False,
+        metadata={"help": "End every text with the tokenizer's end-of-text token, if it does not."},
+    )
     untie_encoder: bool = field(
         default=False, metadata={"help": "Train one model for queries and one for passages."}
     )
     pooling: Pooling = field(
         default="cls",
-        metadata={"help": "First token, mean of all tokens, or last token."},
+        metadata={
+            "help": "First token, mean of all tokens, last token, or the first of T5's decoder."
+        },
     )
     normalize: bool = field(
         default=False, metadata={"help": "Scale embeddings to length 1: cosine similarity."}
@@ -61,6 +67,11 @@ class ModelArguments:
             raise InputError(
                 "--lora does not go with --untie_encoder: Sentence Transformers loads no adapters "
                 "of two towers. Leave one of them out."
+            )
+        if self.lora and self.pooling == "decoder":
+            raise InputError(
+                "--lora does not go with --pooling decoder: OpenMatch's layout, which such a "
+                "checkpoint has, has no place for adapters. Leave one of them out."
             )
 
 

@@ -1,7 +1,8 @@
 """What a checkpoint folder looks like: the Sentence Transformers layout.
 
 It states pooling, normalisation, lengths, prefixes and similarity beside the weights, so whoever
-opens the folder needs no flag. The keys are those that version 2.0 already knew.
+opens the folder needs no flag. The keys are those that version 2.0 already knew. Of T5's decoder it
+knows nothing: such a checkpoint has OpenMatch's layout.
 """
 
 import json
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from trainer.model import BiEncoder, Tower, has_lora, load_lora, load_transformer
+from trainer import openmatch
+from trainer.model import BiEncoder, Tower, has_lora, load_lora, load_transformer, part_of
 
 WEIGHTS = "model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -87,6 +89,9 @@ def save_checkpoint(
         weights: a state dict of the bi-encoder that some distributed run has gathered, if not
             the model's own.
     """
+    if model.query_tower.pooling == "decoder":
+        openmatch.save(folder, model=model, tokenizer=tokenizer, weights=weights)
+        return
     # The layout comes before the weights: a half-written folder is never taken for another layout.
     for name, content in layout_files(model, texts).items():
         path = folder / name
@@ -94,7 +99,7 @@ def save_checkpoint(
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name, folders in tower_folders(model, texts).items():
         tower, modules = folders.tower, folders.modules
-        gathered = None if weights is None else _part(weights, f"towers.{name}.")
+        gathered = None if weights is None else part_of(weights, f"towers.{name}.")
         if "Normalize" in modules:
             (folder / modules["Normalize"]).mkdir(exist_ok=True)
         tokenizer.save_pretrained(folder / modules["Transformer"])
@@ -102,12 +107,15 @@ def save_checkpoint(
             matrix = gathered["projection.weight"] if gathered else tower.projection.weight
             path = folder / modules["Dense"] / WEIGHTS
             save_file({DENSE_KEY: matrix.detach().cpu().contiguous()}, path)
-        state = _part(gathered, "transformer.") if gathered else None
+        state = part_of(gathered, "transformer.") if gathered else None
         tower.transformer.save_pretrained(folder / modules["Transformer"], state_dict=state)
 
 
 def load_weights(folder: Path, *, model: BiEncoder, texts: TextSettings) -> None:
     """Put the weights of a checkpoint into a model that was built by the same flags."""
+    if model.query_tower.pooling == "decoder":
+        openmatch.load(folder, model=model)
+        return
     for folders in tower_folders(model, texts).values():
         tower, modules = folders.tower, folders.modules
         source = folder / modules["Transformer"]
@@ -118,12 +126,6 @@ def load_weights(folder: Path, *, model: BiEncoder, texts: TextSettings) -> None
         if tower.projection is not None:
             path = folder / modules["Dense"] / WEIGHTS
             tower.projection.load_state_dict({"weight": load_file(path)[DENSE_KEY]})
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
 
 
 def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:

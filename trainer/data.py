@@ -17,6 +17,7 @@ from trainer.formats import FORMATS
 from trainer.judgements import Judgements
 from trainer.lines import key_of
 from trainer.sources import TrainingFiles, open_source
+from trainer.tokenizer import SpecialTokens
 from trainer.wording import Content
 
 logger = logging.getLogger("trainer")
@@ -118,37 +119,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(self.num_examples, generator=generator)
         return ((epoch, int(index)) for index in order.numpy())
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialTokens:
-    """The ids that a tokenizer puts around those of a text."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
-        """Read them off a text with and without."""
-        plain = tuple(tokenizer("a", add_special_tokens=False)["input_ids"])
-        whole = tuple(tokenizer("a")["input_ids"])
-        for start in range(len(whole) - len(plain) + 1):
-            if whole[start : start + len(plain)] == plain:
-                return cls(whole[:start], whole[start + len(plain) :])
-        raise InputError("The tokenizer changes a text's own tokens where it adds special ones.")
-
-    def around(self, ids: Sequence[int], *, max_length: int) -> list[int]:
-        """Return ids with special tokens, cut to a length that counts these."""
-        kept = max(0, max_length - len(self.before) - len(self.after))
-        return [*self.before, *ids[:kept], *self.after]
-
-    def are_in(self, ids: Sequence[int]) -> bool:
-        """Say whether the ids have special tokens already."""
-        before, after = self.before, self.after
-        if not before and not after:
-            return False
-        ends = tuple(ids[len(ids) - len(after) :])
-        return tuple(ids[: len(before)]) == before and ends == after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

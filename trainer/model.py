@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTra
 
 from trainer.errors import InputError
 
-Pooling = Literal["cls", "mean", "last"]
+Pooling = Literal["cls", "mean", "last", "decoder"]
 
 # A saved encoder of these looks like an encoder-decoder to `AutoModel`.
 T5_TYPES = ("t5", "mt5", "umt5", "longt5")
@@ -24,13 +24,13 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
         hidden: [B, T, D] last hidden states.
         mask: [B, T] 1 for a token, 0 for padding.
         pooling: position 0, the mean over the tokens, or the last token; the latter two work
-            with padding on either side.
+            with padding on either side. With "decoder" the only position is that of its start.
 
     Returns:
         [B, D] float32.
     """
     hidden = hidden.float()
-    if pooling == "cls":
+    if pooling in ("cls", "decoder"):
         return hidden[:, 0]
     if pooling == "last":
         num_padding = mask.flip(1).int().argmax(dim=1)  # [B]: positions after the last token
@@ -82,7 +82,11 @@ class Tower(nn.Module):
 
     def embed(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Return [B, D] float32 embeddings of token ids and attention mask, both [B, T]."""
-        hidden = self.transformer(**tokens).last_hidden_state  # [B, T, H]
+        inputs = dict(tokens)
+        if self.pooling == "decoder":
+            # One step of T5's decoder from its start, which has the id 0, as in OpenMatch.
+            inputs["decoder_input_ids"] = tokens["input_ids"].new_zeros(len(tokens["input_ids"]), 1)
+        hidden = self.transformer(**inputs).last_hidden_state  # [B, T, H], the decoder's [B, 1, H]
         embeddings = pool(hidden, tokens["attention_mask"], self.pooling)  # [B, H]
         if self.projection is not None:
             embeddings = self.projection(embeddings).float()  # [B, D]
@@ -142,14 +146,27 @@ class BiEncoder(nn.Module):
             cast(Tower, tower).transformer.activation_checkpointing_enable(**options)
 
 
-def load_transformer(name_or_path: str) -> PreTrainedModel:
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries of a state dict whose names have a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def load_transformer(name_or_path: str, *, decoder: bool = False) -> PreTrainedModel:
     """Load a bare transformer in float32, the precision of weights that an optimizer updates.
 
-    Of T5 and its kin only the encoder is loaded, as Sentence Transformers does.
+    Of T5 and its kin only the encoder is loaded, as Sentence Transformers does, unless `decoder`.
     """
     try:
         config = AutoConfig.from_pretrained(name_or_path)
-        kind = AutoModelForTextEncoding if config.model_type in T5_TYPES else AutoModel
+        is_t5 = config.model_type in T5_TYPES
+        if decoder and not is_t5:
+            raise InputError(
+                f"--pooling decoder is for {', '.join(T5_TYPES)}, and model {name_or_path!r} is "
+                f"{config.model_type}. Use cls, mean or last."
+            )
+        kind = AutoModelForTextEncoding if is_t5 and not decoder else AutoModel
         model = kind.from_pretrained(name_or_path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -23,7 +22,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 from trainer.arguments import (
@@ -41,6 +39,7 @@ from trainer.gathering import gather
 from trainer.judgements import Judgements, known_relevant
 from trainer.losses import contrastive_loss, kl_loss, margin_mse_loss
 from trainer.model import BiEncoder, Tower, add_lora, load_transformer
+from trainer.tokenizer import load_tokenizer
 
 logger = logging.getLogger("trainer")
 
@@ -178,40 +177,21 @@ class ProgressLines(TrainerCallback):
             )
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; one without a padding token pads with its end-of-text token."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Tokenizer {name_or_path!r} could not be loaded: {str(error).splitlines()[0]} "
-            "Give --tokenizer_name_or_path a folder with tokenizer files, or a hub name."
-        ) from error
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    # Some decoders' tokenizers pad left, for generation; an embedding is the same either way only
-    # if positions are counted from the first token, so that we pad right.
-    tokenizer.padding_side = "right"
-    return tokenizer
-
-
 def checkpoint_to_resume(args: RetrieverTrainingArguments) -> str | None:
     """Return the folder that `--resume_from_checkpoint` names; `true` means the last one."""
     wanted = args.resume_from_checkpoint
     if wanted is None or wanted.lower() == "false":
         return None
     if wanted.lower() == "true":
-        output_dir = str(args.output_dir)
-        found: str | None = None
-        if Path(output_dir).is_dir():
-            found = get_last_checkpoint(output_dir)  # type: ignore[no-untyped-call]
-        if found is None:
+        output_dir = Path(str(args.output_dir))
+        # The trainer writes its state last: a folder without it is of a save that was cut short.
+        whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+        if not whole:
             raise InputError(
-                f"No checkpoint to resume from in {output_dir!r}. Leave out "
+                f"No checkpoint to resume from in {str(output_dir)!r}. Leave out "
                 "--resume_from_checkpoint to start afresh."
             )
-        return found
+        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
     if not (Path(wanted) / "trainer_state.json").is_file():
         raise InputError(
             f"Checkpoint {wanted!r} has no trainer_state.json. Give --resume_from_checkpoint a "
@@ -242,7 +222,15 @@ def build_trainer(
         data_format="qrels" if data_args.train_qrels else data_args.train_format,
         files=data_args.training_files(),
     )
-    transformer = load_transformer(model_args.model_name_or_path)
+    has_prefix = bool(data_args.query_prefix or data_args.passage_prefix)
+    if model_args.pooling == "decoder" and has_prefix:
+        raise InputError(
+            "--query_prefix and --passage_prefix do not go with --pooling decoder: OpenMatch's "
+            "layout, which such a checkpoint has, has no place for them. Put them into the texts."
+        )
+    transformer = load_transformer(
+        model_args.model_name_or_path, decoder=model_args.pooling == "decoder"
+    )
     if model_args.lora:
         add_lora(
             transformer,
@@ -258,7 +246,10 @@ def build_trainer(
         normalize=model_args.normalize,
         chunk_size=training_args.gc_chunk_size,
     )
-    tokenizer = load_tokenizer(model_args.tokenizer_name_or_path or model_args.model_name_or_path)
+    tokenizer = load_tokenizer(
+        model_args.tokenizer_name_or_path or model_args.model_name_or_path,
+        append_eos=model_args.append_eos_token,
+    )
     collator = Collator(
         tokenizer=tokenizer,
         q_max_len=data_args.q_max_len,

@@ -56,7 +56,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run_two_processes(folder, runs):
+def run_two_processes(folder, runs, script=SCRIPT):
     (folder / "runs.json").write_text(json.dumps([words(flags) for flags in runs]))
     common = {
         **os.environ,
@@ -67,7 +67,7 @@ def run_two_processes(folder, runs):
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, folder / "runs.json"],
+            [sys.executable, "-c", script, folder / "runs.json"],
             cwd=ROOT,
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
@@ -128,3 +128,57 @@ def test_two_processes_have_the_gradient_of_one_with_the_joint_batch(
             if ones.keys() == before.keys():  # of a transformer: the gradient is not a small one
                 assert max((ones[key] - before[key]).abs().max() for key in before) > 1
         assert logged_loss(one) == pytest.approx(logged_loss(two), rel=1e-5)
+
+
+# What each batch has is noted by whichever process makes it.
+NOTING = """
+import os
+from trainer.data import Collator
+collate = Collator.__call__
+
+def noting(self, samples):
+    folder = os.environ["NOTES"]
+    with open(f"{folder}/{os.environ['RANK']}.{os.getpid()}", "a") as notes:
+        print(*[sample.query_id for sample in samples], file=notes)
+    return collate(self, samples)
+
+Collator.__call__ = noting
+""" + SCRIPT.replace(
+    "    main(flags)",
+    "    os.environ['NOTES'] = flags[flags.index('--output_dir') + 1]\n"
+    "    os.makedirs(os.environ['NOTES'], exist_ok=True)\n"
+    "    main(flags)",
+)
+
+
+def test_every_example_is_used_once_an_epoch_with_any_number_of_workers(
+    model_folder, scored_file, tmp_path
+):
+    lines = scored_file.read_text().splitlines(keepends=True)
+    (tmp_path / "odd.jsonl").write_text("".join(lines[:18]))
+    runs = {
+        (number, name): {
+            "model_name_or_path": model_folder,
+            "train_file": path,
+            "output_dir": tmp_path / f"{name}-{number}",
+            "train_n_passages": 2,
+            "per_device_train_batch_size": 2,
+            "num_train_epochs": 1,
+            "dataloader_num_workers": number,
+            "save_strategy": "no",
+            "use_cpu": True,
+        }
+        for name, path in (("even", scored_file), ("odd", tmp_path / "odd.jsonl"))
+        for number in (0, 1, 3)
+    }
+    run_two_processes(tmp_path, list(runs.values()), script=NOTING)
+    for (number, name), flags in runs.items():
+        used = [path.read_text().split() for path in flags["output_dir"].glob("[01].*")]
+        processes = {path.name[0] for path in flags["output_dir"].glob("[01].*")}
+        assert (len(used), processes) == (2 * max(1, number), {"0", "1"})
+        each = sorted(int(query) for some in used for query in some)
+        if name == "even":
+            assert each == list(range(20))
+        else:  # two more fill up the last joint batch of four
+            assert len(each) == 20
+            assert set(each) == set(range(18))
