@@ -247,6 +247,8 @@ class EvalConfig(ValidationConfig):
     """Where to run: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
     json: Flag = False
     """Print JSON instead of a table."""
+    profile: Flag = False
+    """Print where the time went, and how near the encoding is to the machine's best rate."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 

@@ -55,6 +55,30 @@ def results_table(validations: Sequence[Validation], *, max_rows: int | None = N
     return table
 
 
+def profile_table(validations: Sequence[Validation]) -> Table:
+    """Return where the time of each validation went, in seconds and shares, and how fast it was."""
+    done = [row for row in validations if row.result is not None]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("phase")
+    for row in done:
+        table.add_column(row.checkpoint.name, justify="right")
+    results = [row.result for row in done if row.result is not None]
+    for phase in results[0].seconds if results else ():
+        shares = [
+            f"{each.seconds[phase]:.3f} s {each.seconds[phase] / (each.seconds['total'] or 1):6.1%}"
+            for each in results
+        ]
+        table.add_row(phase, *shares)
+    forms = {
+        "tokens_per_second": ("tokens/s", "{:,.0f}"),
+        "padding": ("padding", "{:.2%}"),
+        "of_floor": ("of the machine's best rate", "{:.1%}"),
+    }
+    for name, (label, form) in forms.items():
+        table.add_row(label, *(form.format(each.speed.get(name, 0.0)) for each in results))
+    return table
+
+
 def render(view: View, *, now: float) -> RenderableType:
     """Return the whole picture.
 

@@ -19,7 +19,7 @@ from asyncval.core.errors import InvalidOption
 from asyncval.core.types import State, Validation
 from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
 from asyncval.execution.local import device_environment
-from asyncval.ui import EvalScreen, set_up_logging
+from asyncval.ui import EvalScreen, profile_table, set_up_logging
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ def evaluate(config: EvalConfig) -> int:
     set_up_logging(console)
     rows = evaluate_named(config, console)
     print_rows(rows, as_json=config.json)
+    if config.profile:
+        console.print(profile_table(rows))
     for warning, name in first_warnings(rows).items():
         logger.warning("%s: %s", name, warning)
     failed = [row for row in rows if row.state is State.FAILED]

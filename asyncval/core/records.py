@@ -29,6 +29,7 @@ def as_record(validation: Validation) -> dict[str, Any]:
         "fingerprint": validation.checkpoint.fingerprint,
         "finished_at": validation.finished_at,
         "phases": {name: round(each, 3) for name, each in result.seconds.items()} if result else {},
+        "speed": {name: round(each, 4) for name, each in result.speed.items()} if result else {},
     }
 
 

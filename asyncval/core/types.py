@@ -231,13 +231,15 @@ class Result:
     """What the validation of one checkpoint gave.
 
     `metrics` maps a measure (`RR@10`), or `<query set>/<measure>` where there are several
-    query sets, to its mean. `seconds` is by phase, `total` included. `dimension` is that of
-    the vectors.
+    query sets, to its mean. `seconds` is by phase, `total` included. `speed` has
+    `tokens_per_second` of encoding, `padding`, by which share padding made the tokens more, and
+    `of_floor`, the share of the machine's best rate. `dimension` is that of the vectors.
     """
 
     metrics: Mapping[str, float]
     dimension: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
     num_texts: int = 0
     warnings: tuple[str, ...] = ()
 

@@ -48,6 +48,9 @@ STEPS = (
     """
     ALTER TABLE validations ADD COLUMN sighting INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE results ADD COLUMN speed TEXT NOT NULL DEFAULT '{}';
+    """,
 )
 
 

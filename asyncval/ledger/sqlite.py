@@ -20,7 +20,7 @@ FILE_NAME = "ledger.sqlite"
 SELECT = """
     SELECT v.id, v.path, v.step, v.layout, v.fingerprint, v.state, v.reason, v.attempts,
            v.found_at, v.finished_at, r.metrics, r.seconds, r.num_texts, r.warnings,
-           r.queue_length, r.lag_steps, v.pin, r.dimension, v.sighting
+           r.queue_length, r.lag_steps, v.pin, r.dimension, v.sighting, r.speed
     FROM validations v LEFT JOIN results r ON r.validation = v.id
 """
 SUPERSEDE = """
@@ -319,7 +319,7 @@ class Ledger:
             ).fetchone()
             (step,) = db.execute("SELECT step FROM validations WHERE id = ?", (job_id,)).fetchone()
             db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id,
                     json.dumps(dict(result.metrics)),
@@ -329,6 +329,7 @@ class Ledger:
                     json.dumps(result.warnings),
                     waiting,
                     (newest or 0) - (step or 0),
+                    json.dumps(dict(result.speed)),
                 ),
             )
 
@@ -387,14 +388,14 @@ class Ledger:
 
 
 def _to_validation(row: Sequence[Any]) -> Validation:
-    metrics, seconds, num_texts, warnings, queue_length, lag_steps, pin, dimension, sighting = row[
-        10:
-    ]
+    metrics, seconds, num_texts, warnings, queue_length, lag_steps, *rest = row[10:]
+    pin, dimension, sighting, speed = rest
     result = None
     if metrics is not None:
         result = Result(
             metrics=json.loads(metrics),
             seconds=json.loads(seconds),
+            speed=json.loads(speed),
             num_texts=num_texts,
             dimension=dimension,
             warnings=tuple(json.loads(warnings)),

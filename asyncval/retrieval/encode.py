@@ -87,13 +87,15 @@ class Encoding:
 class Portion:
     """Vectors of consecutive texts, float32 [N, D] on the device, the first at position `first`.
 
-    `num_tokens` counts those of the texts and `num_padded` those that were encoded.
+    `num_tokens` counts those of the texts, `num_padded` those that were encoded, and
+    `sum_of_squares` is over the texts' numbers of tokens.
     """
 
     first: int
     vectors: "Tensor"
     num_tokens: int
     num_padded: int
+    sum_of_squares: int
 
 
 def encode(
@@ -135,7 +137,8 @@ def encode_portions(
     with ThreadPoolExecutor(encoding.num_workers, initializer=_one_thread) as pool:
         for texts in encoding.portions(len(tokens)):
             some = tokens[texts]
-            batches = encoding.batches(some.lengths)
+            lengths = some.lengths
+            batches = encoding.batches(lengths)
             advance = partial(_advance, on_progress, texts.start)
             if encoding.device == "cpu":
                 vectors = _encode_on_cores(some, batches, forward, pool=pool, on_progress=advance)
@@ -147,8 +150,9 @@ def encode_portions(
             yield Portion(
                 first=texts.start,
                 vectors=vectors,
-                num_tokens=int(some.lengths.sum()),
+                num_tokens=int(lengths.sum()),
                 num_padded=sum(len(batch.rows) * batch.width for batch in batches),
+                sum_of_squares=int((lengths**2).sum()),
             )
             del vectors  # whoever has searched it is done with it
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from asyncval.core.ports import Clock, ProgressListener
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.types import Checkpoint, LoadedCheckpoint, Progress, QuerySet, Result, Text
-from asyncval.retrieval.encode import Encoding, VectorBuffer, encode, encode_portions
+from asyncval.retrieval.encode import Encoding, VectorBuffer, encode_portions
+from asyncval.retrieval.profile import Speedometer, Work, matmul_rate
 from asyncval.retrieval.sanity import PassageCheck
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
@@ -85,6 +86,7 @@ class Validator:
         self._encoding = encoding
         self._cache = cache
         self._clock = clock
+        self._rate: float | None = None
         self._scorers: dict[str, Scorer] = {}
 
     def validate(
@@ -108,13 +110,16 @@ class Validator:
         """
         encoding = replace(self._encoding, shrink=shrink)
         phases = _Phases(self._clock, listener)
+        if self._rate is None:
+            self._rate = matmul_rate(encoding, self._clock)
         start = self._clock.monotonic()
         with phases.phase("load"):
             loaded = self._load(checkpoint)
             tokenizers = load_tokenizers(loaded, self._task.options, name=checkpoint.name)
         with phases.phase("tokenize"):
             tokens = self._tokenize(loaded, tokenizers, phases)
-        queries = self._encode_queries(tokens, loaded, encoding, phases)
+        meter = Speedometer(encoding.device, self._rate)
+        queries = self._encode_queries(tokens, loaded, encoding, phases=phases, meter=meter)
         answers = [
             TopK(
                 vectors,
@@ -126,11 +131,19 @@ class Validator:
             for vectors in queries
         ]
         corpora: dict[str, EncodedCorpus] = {}
+        passages = meter.work(loaded.encoder.encode_passages)
         warnings = [*loaded.assumed, *tokens.shortened]
         for name in tokens.corpora:
             check = PassageCheck(len(tokens.corpora[name]), expected_dimension=dimension)
             corpora[name] = self._search(
-                name, tokens, answers, loaded=loaded, encoding=encoding, check=check, phases=phases
+                name,
+                tokens,
+                answers,
+                loaded=loaded,
+                encoding=encoding,
+                check=check,
+                phases=phases,
+                work=passages,
             )
             warnings += check.warnings()
         with phases.phase("score"):
@@ -141,10 +154,12 @@ class Validator:
                 )
             )
         seconds = {**phases.seconds, "total": self._clock.monotonic() - start}
+        speed = meter.speed(seconds["encode queries"] + seconds["encode passages"])
         return Outcome(
             result=Result(
                 metrics=_means(rankings),
                 seconds=seconds,
+                speed=speed,
                 num_texts=tokens.num_passages + tokens.num_queries,
                 dimension=queries[0].shape[1],
                 warnings=tuple(dict.fromkeys(warnings)),
@@ -191,22 +206,31 @@ class Validator:
         )
 
     def _encode_queries(
-        self, tokens: _Tokens, loaded: LoadedCheckpoint, encoding: Encoding, phases: _Phases
+        self,
+        tokens: _Tokens,
+        loaded: LoadedCheckpoint,
+        encoding: Encoding,
+        *,
+        phases: _Phases,
+        meter: Speedometer,
     ) -> list[NDArray[np.float32]]:
         vectors = []
         done = 0
         encoding = replace(encoding, longest=loaded.queries.max_length)
+        work = meter.work(loaded.encoder.encode_queries)
         for queries in tokens.queries:
             with phases.phase("encode queries", done=done, total=tokens.num_queries):
                 advance = partial(phases.advance, before=done)
-                vectors.append(
-                    encode(
-                        queries,
-                        loaded.encoder.encode_queries,
-                        encoding=encoding,
-                        on_progress=advance,
-                    )
-                )
+                buffer = VectorBuffer(len(queries))
+                for portion in encode_portions(
+                    queries,
+                    loaded.encoder.encode_queries,
+                    encoding=encoding,
+                    on_progress=advance,
+                ):
+                    buffer.add(portion)
+                    work.add(portion)
+                vectors.append(buffer.vectors)
             done += len(queries)
         return vectors
 
@@ -220,6 +244,7 @@ class Validator:
         encoding: Encoding,
         check: PassageCheck,
         phases: _Phases,
+        work: Work,
     ) -> EncodedCorpus:
         """Encode one corpus, portion by portion, and search each for what concerns it."""
         passages = tokens.corpora[name]
@@ -244,6 +269,7 @@ class Validator:
             if portion is None:
                 break
             check.add(portion.vectors, first=portion.first)
+            work.add(portion)
             with phases.phase("search"):
                 for top in concerned:
                     top.add(portion.vectors, first=portion.first)

@@ -33,6 +33,7 @@ def test_a_record_has_what_was_measured_as_plain_values():
         "fingerprint": "f1",
         "finished_at": 12.5,
         "phases": {"total": 2.0, "load": 0.5},
+        "speed": {},
     }
 
 

@@ -1,0 +1,125 @@
+"""How fast texts were encoded, and how near that is to what the machine could do at most.
+
+The most is the rate of a plain matrix product, measured once by a process, in the precision and
+with the workers of the encoding. The work is counted for real tokens only: padding is waste.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from asyncval.core.ports import Clock
+
+if TYPE_CHECKING:
+    from asyncval.retrieval.encode import Encoding, Forward, Portion
+
+ROWS = {"cpu": 2048, "cuda:0": 16384}
+REPEATS = 5
+SHORT, LONG = 4, 16
+"""Tokens of the two texts that tell what a token costs."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Tokens that were encoded by one tower: of texts, with padding, and squared by text."""
+
+    tokens: int = 0
+    padded: int = 0
+    squares: int = 0
+
+    def add(self, portion: "Portion") -> None:
+        """Count a portion."""
+        self.tokens += portion.num_tokens
+        self.padded += portion.num_padded
+        self.squares += portion.sum_of_squares
+
+
+@dataclass(slots=True)
+class Speedometer:
+    """Adds up what was encoded for one checkpoint.
+
+    Args:
+        device: Where.
+        rate: The machine's best, in operations per second; 0 where it is not known.
+    """
+
+    device: str
+    rate: float
+    _works: list[tuple["Forward", Work]] = field(default_factory=list)
+
+    def work(self, forward: "Forward") -> Work:
+        """Return where to count what a tower encodes."""
+        work = Work()
+        self._works.append((forward, work))
+        return work
+
+    def speed(self, seconds: float) -> dict[str, float]:
+        """Return what follows from so many seconds of encoding.
+
+        `tokens_per_second` counts real tokens; `padding` is the share by which padding makes
+        them more; `of_floor` is the share of the seconds that the matrix products alone would
+        take at the machine's best rate, 0 where it cannot be known.
+        """
+        tokens = sum(work.tokens for _, work in self._works)
+        padded = sum(work.padded for _, work in self._works)
+        operations = sum(
+            count_operations(forward, work, device=self.device) for forward, work in self._works
+        )
+        return {
+            "tokens_per_second": tokens / seconds if seconds else 0.0,
+            "padding": padded / tokens - 1 if tokens else 0.0,
+            "of_floor": operations / self.rate / seconds if seconds and self.rate else 0.0,
+        }
+
+
+def count_operations(forward: "Forward", work: Work, *, device: str) -> float:
+    """Return the floating point operations that real tokens took in matrix products.
+
+    A text of L tokens takes aL + bL²: two texts tell a and b.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:  # noqa: ANN401
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counts = []
+    for length in (SHORT, LONG):
+        ids = torch.zeros((1, length), dtype=torch.int64, device=device)
+        counter = FlopCounterMode(display=False, custom_mapping={on_cpu: attention})
+        with torch.inference_mode(), counter:
+            forward(ids, torch.ones_like(ids))
+        counts.append(float(counter.get_total_flops()))
+    short, long = counts
+    quadratic = (long / LONG - short / SHORT) / (LONG - SHORT)
+    linear = short / SHORT - quadratic * SHORT
+    return linear * work.tokens + quadratic * work.squares
+
+
+def matmul_rate(encoding: "Encoding", clock: Clock) -> float:
+    """Return the most operations per second of a matrix product, by all workers at once."""
+    import torch
+
+    device, num_workers = encoding.device, encoding.num_workers
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = dtypes[encoding.precision]
+    rows = ROWS.get(device, ROWS["cuda:0"])
+    hidden = 768
+    inputs = torch.ones((rows, hidden), dtype=dtype, device=device)
+    weights = torch.ones((4 * hidden, hidden), dtype=dtype, device=device)
+    synchronize: Callable[[], Any] = torch.cuda.synchronize if device != "cpu" else lambda: None
+
+    def product(_: int) -> None:
+        torch.nn.functional.linear(inputs, weights)
+
+    seconds = []
+    with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in range(REPEATS):
+            start = clock.monotonic()
+            list(pool.map(product, range(num_workers)))
+            synchronize()
+            seconds.append(clock.monotonic() - start)
+    operations = 2 * rows * hidden * 4 * hidden * num_workers
+    return operations / min(seconds) if min(seconds) > 0 else 0.0
