@@ -15,3 +15,5 @@ LAYOUTS = {
     "disentangled-retriever": "asyncval.checkpoints.disentangled:DisentangledRetriever",
     "huggingface": "asyncval.checkpoints.huggingface:HuggingFace",
 }
+LAYOUT_GROUP = "asyncval.layouts"
+"""Entry points of installed packages, which are asked before this table."""

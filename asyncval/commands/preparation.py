@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asyncval.checkpoints import LAYOUTS
+from asyncval.checkpoints import LAYOUT_GROUP, LAYOUTS
 from asyncval.checkpoints.recognition import AUTO
 from asyncval.config import CollectionConfig, EncodingConfig, TextConfig, ValidationConfig
 from asyncval.core.errors import InvalidData, InvalidOption, OutputUnavailable
@@ -50,7 +50,7 @@ def check_options(config: ValidationConfig) -> None:
         if value is not None and value < 1:
             raise InvalidOption(f"{flag} {value}: give 1 or more.")
     if config.layout != AUTO:
-        look_up(config.layout, LAYOUTS, option="--layout")
+        look_up(config.layout, LAYOUTS, option="--layout", group=LAYOUT_GROUP)
     asked_dtype(config)
 
 

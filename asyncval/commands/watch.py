@@ -32,7 +32,7 @@ from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookup import look_up
 from asyncval.options import as_yaml
-from asyncval.reporters import REPORTERS
+from asyncval.reporters import REPORTER_GROUP, REPORTERS
 from asyncval.reporters.stop import StopReporter
 from asyncval.reporting import Reporting
 from asyncval.subsets.fidelity import with_agreement
@@ -192,12 +192,12 @@ def _reporter_names(names: Sequence[str]) -> list[str]:
     """Return the reporters that were asked for, and those that always write."""
     wanted = [name for name in names if name != "none"]
     for name in wanted:
-        look_up(name, REPORTERS, option="--report_to")
+        look_up(name, REPORTERS, option="--report_to", group=REPORTER_GROUP)
     return list(dict.fromkeys([*ALWAYS, *wanted]))
 
 
 def _reporter(name: str, output_dir: Path, logging_dir: Path, run_name: str) -> Reporter:
-    reporter: Reporter = look_up(name, REPORTERS, option="--report_to")(
+    reporter: Reporter = look_up(name, REPORTERS, option="--report_to", group=REPORTER_GROUP)(
         output_dir=output_dir, logging_dir=logging_dir, run_name=run_name
     )
     return reporter

@@ -11,3 +11,5 @@ TEXT_FORMATS = {
     "ir_datasets": "asyncval.data.ir_datasets:IrDataset",
 }
 """Formats of queries and passages; the first that `recognises` what a user gives reads it."""
+TEXT_FORMAT_GROUP = "asyncval.text_formats"
+"""Entry points of installed packages, which are asked after this table."""

@@ -11,11 +11,11 @@ from typing import cast
 from asyncval.core.errors import InvalidData
 from asyncval.core.ports import TextFormat
 from asyncval.core.types import Record, Text, TextForm
-from asyncval.data import TEXT_FORMATS
+from asyncval.data import TEXT_FORMAT_GROUP, TEXT_FORMATS
 from asyncval.data.files import FileFormat, plain_stem, plain_suffix
 from asyncval.data.ir_datasets import dataset_name
 from asyncval.data.texts import to_texts
-from asyncval.lookup import look_up
+from asyncval.lookup import additions, look_up
 
 NO_PASSAGES = ("subset.json",)
 PLAIN = TextForm()
@@ -25,11 +25,16 @@ def text_format(place: Path, name: str = "auto") -> TextFormat | None:
     """Return the format of this name, or with `auto` the first that recognises a place, if any."""
     if name != "auto":
         return _format(name)
-    return next((each for each in map(_format, TEXT_FORMATS) if each.recognises(place)), None)
+    return next((each for each in _formats() if each.recognises(place)), None)
 
 
 def _format(name: str) -> TextFormat:
-    return cast(TextFormat, look_up(name, TEXT_FORMATS, option="--text_format")())
+    kind = look_up(name, TEXT_FORMATS, option="--text_format", group=TEXT_FORMAT_GROUP)
+    return cast(TextFormat, kind())
+
+
+def _formats() -> Iterator[TextFormat]:
+    return map(_format, dict.fromkeys([*TEXT_FORMATS, *additions(TEXT_FORMAT_GROUP)]))
 
 
 def require_text_format(place: Path, *, option: str, name: str = "auto") -> TextFormat:
@@ -53,7 +58,7 @@ def require_text_format(place: Path, *, option: str, name: str = "auto") -> Text
 
 
 def _suffixes() -> list[str]:
-    return [each.suffixes[0] for each in map(_format, TEXT_FORMATS) if each.suffixes]
+    return [each.suffixes[0] for each in _formats() if each.suffixes]
 
 
 def located(place: Path) -> str:

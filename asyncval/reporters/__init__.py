@@ -8,3 +8,5 @@ REPORTERS = {
     "jsonl": "asyncval.reporters.jsonl:JsonLinesReporter",
     "tensorboard": "asyncval.reporters.tensorboard:TensorBoardReporter",
 }
+REPORTER_GROUP = "asyncval.reporters"
+"""Entry points of installed packages, which add to this table."""
