@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from asyncval.checkpoints.recognition import layout_of
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete
 from asyncval.core.types import EncoderOptions
 from asyncval.lookup import additions
-from tests.checkpoints.test_loading import Touch, encode, load, plain_vectors, unit
+from tests.checkpoints.hostile import Touch
+from tests.checkpoints.test_loading import encode, load, plain_vectors, unit
 from tests.models import HIDDEN, save_huggingface
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_checkpoint_format"
@@ -115,15 +117,14 @@ def test_a_pickle_in_its_file_executes_nothing(installed, checkpoint, tmp_path):
 def test_an_error_in_somebody_elses_layout_concerns_one_checkpoint(
     installed, checkpoint, monkeypatch
 ):
-    import acme_asyncval
-
+    acme = import_module("acme_asyncval")
     folder, _ = checkpoint
 
     def fail(self, folder):
         raise KeyError("oops")
 
-    monkeypatch.setattr(acme_asyncval.Acme, "model_files", fail)
+    monkeypatch.setattr(acme.Acme, "model_files", fail)
     with pytest.raises(CheckpointBroken, match=r"The layout 'acme' failed in .*: KeyError"):
         examine(Folder.listing(folder), step=500)
-    monkeypatch.setattr(acme_asyncval.Acme, "recognises", fail)
+    monkeypatch.setattr(acme.Acme, "recognises", fail)
     assert layout_of(Folder.listing(folder)).name == "huggingface"

@@ -131,3 +131,13 @@ def test_an_adapter(tmp_path):
     model.save(str(tmp_path / "checkpoint-1"))
     assert (tmp_path / "checkpoint-1" / "adapter_config.json").is_file()
     assert_equal(tmp_path / "checkpoint-1", tmp_path)
+
+
+def test_checkpoints_of_its_own_trainer(tmp_path):
+    from tests.reliability.sentence_transformers_training import train
+
+    train(str(tmp_path / "training"), steps=3, seconds=0, kept=3)
+    folders = sorted((tmp_path / "training").glob("checkpoint-*"))
+    assert [folder.name for folder in folders] == [f"checkpoint-{step}" for step in (1, 2, 3)]
+    for folder in folders:
+        assert_equal(folder, tmp_path)

@@ -71,11 +71,18 @@ def test_r06_no_checkpoint_is_lost_to_rotation(watch_lightly, pool, rows, tmp_pa
 
 
 @pytest.mark.timeout(400)
-def test_r06_no_checkpoint_of_the_hugging_face_trainer_is_lost(watch_lightly, rows, tmp_path):
+@pytest.mark.parametrize(
+    ("trainer", "library"),
+    [("training", "transformers"), ("sentence_transformers_training", "sentence_transformers")],
+)
+def test_r06_no_checkpoint_of_a_librarys_own_trainer_is_lost(
+    watch_lightly, rows, tmp_path, trainer, library
+):
     """30 saves, 0.2 s apart, `save_total_limit=1`."""
+    pytest.importorskip(library, reason=f"{library} is not installed")
     (tmp_path / "training").mkdir()
     training = subprocess.Popen(
-        [sys.executable, "-m", "tests.reliability.training", tmp_path / "training", "30", "0.2"],
+        [sys.executable, "-m", f"tests.reliability.{trainer}", tmp_path / "training", "30", "0.2"],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
