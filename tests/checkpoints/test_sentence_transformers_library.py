@@ -134,6 +134,7 @@ def test_an_adapter(tmp_path):
 
 
 def test_checkpoints_of_its_own_trainer(tmp_path):
+    pytest.importorskip("datasets", reason="datasets is not installed")
     from tests.reliability.sentence_transformers_training import train
 
     train(str(tmp_path / "training"), steps=3, seconds=0, kept=3)
