@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from asyncval.checkpoints.bases import digest_of_base
 from asyncval.checkpoints.completeness import STALE_FACTOR, examine
 from asyncval.checkpoints.description import Description
 from asyncval.checkpoints.folder import Folder
@@ -52,6 +53,9 @@ def explain_encoder(description: Description) -> dict[str, Any]:
         for each in fields(description)
         if each.name not in ("base", "remarks")  # a tower names its base
     }
+    if description.base is not None:
+        state = digest_of_base(description.base)
+        facts["base"] = f"{state} (digest of its config.json and the sizes of its weights)"
     return {**facts, **({"remarks": list(description.remarks)} if description.remarks else {})}
 
 

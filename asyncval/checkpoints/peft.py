@@ -150,5 +150,11 @@ def find_base(folder: Folder, options: EncoderOptions, prefix: str = "") -> Fact
     Raises:
         CheckpointUnsupported: It is nowhere to be found.
     """
-    named = read_config(folder, prefix + CONFIG).get("base_model_name_or_path")
-    return find_base_folder(folder, options, named=named, where=prefix + CONFIG)
+    config = read_config(folder, prefix + CONFIG)
+    return find_base_folder(
+        folder,
+        options,
+        named=config.get("base_model_name_or_path"),
+        revision=config.get("revision"),
+        where=prefix + CONFIG,
+    )

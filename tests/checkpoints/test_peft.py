@@ -7,8 +7,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertForMaskedLM
 
 from asyncval.checkpoints.completeness import examine
+from asyncval.checkpoints.explanation import explain_folder
 from asyncval.checkpoints.folder import Folder
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
+from asyncval.core.types import EncoderOptions
 from tests.checkpoints.hostile import Touch
 from tests.checkpoints.test_loading import load, make_batch
 from tests.models import bert_config, save_huggingface, save_peft
@@ -161,3 +163,47 @@ def test_a_configuration_that_peft_does_not_know_is_broken(adapter):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peft_type": "NOBODYS"}))
     with pytest.raises(CheckpointBroken, match="PEFT cannot load it"):
         load(folder)
+
+
+def test_a_base_of_the_hub_is_found_in_its_cache_without_a_network(adapter, tmp_path, monkeypatch):
+    folder, model = adapter
+    cache = tmp_path / "cache"
+    for revision in ("1" * 40, "2" * 40):
+        snapshot = cache / "models--somebody--encoder" / "snapshots" / revision
+        shutil.copytree(folder.parents[1] / "base", snapshot)
+    AutoModel.from_config(bert_config()).save_pretrained(snapshot)  # other weights: the newest
+    refs = cache / "models--somebody--encoder" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("2" * 40)
+    shutil.rmtree(folder.parents[1] / "base")
+    name_base(folder, "somebody/encoder", revision="1" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    assert_equal(folder, model)
+    assert load(folder).passages.tokenizer_folder == snapshot.parent / ("1" * 40)
+    name_base(folder, "somebody/encoder", revision=None)
+    with pytest.raises(AssertionError):
+        assert_equal(folder, model)
+    name_base(folder, "somebody/other", revision=None)
+    with pytest.raises(CheckpointUnsupported, match="nor in the cache of the hub"):
+        load(folder)
+
+
+def name_base(folder, name, *, revision):
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"base_model_name_or_path": name, "revision": revision}))
+
+
+def test_an_explanation_shows_which_state_of_the_base_is_meant(adapter):
+    folder, _ = adapter
+    base = folder.parents[1] / "base"
+
+    def shown():
+        report = explain_folder(folder, sentinel="trainer_state.json", options=EncoderOptions())
+        assert str(base) in report["towers"]
+        return report["base"]
+
+    before = shown()
+    assert shown() == before
+    AutoModel.from_config(bert_config(num_hidden_layers=3)).save_pretrained(base)
+    assert shown() != before
