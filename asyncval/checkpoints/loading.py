@@ -46,6 +46,7 @@ POSITIONS_BEHIND_PADDING = (
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
 """Parts of a transformer that its last hidden states do not depend on; the pooler comes first."""
 AUTO_MODEL = "AutoModel"
+ENCODER_HALF = "T5EncoderModel"
 NO_VECTOR = {
     "ForSequenceClassification": (
         "scores a query together with a passage (a re-ranker): it has no vectors to search with"
@@ -286,13 +287,10 @@ def _class_for(config: Any, kind: str) -> Any:  # noqa: ANN401
         if isinstance(chosen, type) and issubclass(chosen, transformers.PreTrainedModel):
             return chosen
         raise CheckpointUnsupported(f"transformers has no model class {kind!r}.")
-    if architecture.endswith("T5EncoderModel"):  # only the encoder was saved
+    if architecture.endswith(ENCODER_HALF):  # only the encoder was saved
         return transformers.AutoModelForTextEncoding
     if getattr(config, "is_encoder_decoder", False):
-        raise CheckpointUnsupported(
-            f"{architecture or config.model_type} is an encoder-decoder: only its encoder alone "
-            "(T5EncoderModel) is read, or what OpenMatch saved with an openmatch_config.json."
-        )
+        refuse_encoder_decoder(architecture or config.model_type)
     return transformers.AutoModel
 
 
@@ -305,6 +303,18 @@ def refuse_architecture(name: str) -> None:
     for part, reason in NO_VECTOR.items():
         if part in name:
             raise CheckpointUnsupported(f"{name} {reason}.")
+
+
+def refuse_encoder_decoder(name: str) -> None:
+    """Refuse a model whose vector might be its encoder's or its decoder's.
+
+    Raises:
+        CheckpointUnsupported: Always.
+    """
+    raise CheckpointUnsupported(
+        f"{name} is an encoder-decoder: only its encoder alone (T5EncoderModel) is read, or what "
+        "OpenMatch saved with an openmatch_config.json."
+    )
 
 
 def own_the_weights(module: "nn.Module") -> None:

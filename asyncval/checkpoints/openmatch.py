@@ -139,7 +139,7 @@ def _settings(folder: Folder) -> Settings:
     backbone = backbone if isinstance(backbone, dict) else {}
     kind = backbone.get("type") or "AutoModel"  # as the query encoder's
     settings = Settings(
-        tied=bool(config.get("tied", True)),
+        tied=bool(config.get("tied", not has_two_towers(folder))),
         kinds=(backbone.get("lm_q_type") or kind, backbone.get("lm_p_type") or kind),
         feature=str(backbone.get("feature") or FEATURES[0]),
         pooling=str(config.get("pooling") or "first"),

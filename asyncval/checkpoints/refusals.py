@@ -2,7 +2,11 @@
 
 from asyncval.checkpoints.description import architecture_of, read_config
 from asyncval.checkpoints.folder import Folder
-from asyncval.checkpoints.loading import refuse_architecture
+from asyncval.checkpoints.loading import (
+    ENCODER_HALF,
+    refuse_architecture,
+    refuse_encoder_decoder,
+)
 from asyncval.core.errors import CheckpointUnsupported
 
 JAX_WEIGHTS = "flax_model.msgpack"
@@ -53,8 +57,12 @@ def _refuse_architectures(folder: Folder) -> None:
     config = read_config(folder)
     architecture = architecture_of(config)
     refuse_architecture(architecture)
+    if "openmatch_config.json" in folder:
+        return
+    if config.get("is_encoder_decoder") and not architecture.endswith(ENCODER_HALF):
+        refuse_encoder_decoder(architecture or str(config.get("model_type")))
     other = next((key for key in NOT_OF_TEXT if key in config), None)
-    if other and "openmatch_config.json" not in folder:
+    if other:
         raise CheckpointUnsupported(
             f"config.json has a {other}: {architecture or 'the model'} is not of text alone."
         )

@@ -60,7 +60,14 @@ def of_images(folder):
     write_json(folder / "config.json", config | own)
 
 
+def encoder_decoder(folder):
+    from transformers import T5Model
+
+    T5Model(openmatch.t5_config()).save_pretrained(folder)
+
+
 OTHERS = {
+    encoder_decoder: "T5Model is an encoder-decoder",
     re_ranker: r"BertForSequenceClassification scores .*\(a re-ranker\)",
     openmatch_re_ranker: "OpenMatch's re-ranker",
     colbert_lite: r"pq.pt is of RetroMAE's ColBERT-lite",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from asyncval.checkpoints import retromae as retromae_layout
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.recognition import layout_of, load_checkpoint
@@ -386,7 +387,7 @@ def test_a_layout_of_ones_own_is_used_for_finding_and_for_loading(tmp_path):
     assert row.reason == "It is mine."
 
 
-class Mine:
+class Mine(retromae_layout.RetroMAE):
     name = "mine"
 
     def model_files(self, folder):
