@@ -64,13 +64,19 @@ def record_id(record: Record) -> str:
     Raises:
         InvalidData: It has none.
     """
-    values = record.values
-    found = next((values[key] for key in ID_KEYS if key in values), None)
+    found = _first(record.values, ID_KEYS)
     if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
         raise InvalidData(
             f'{record.place}: no id. Each needs "text_id" or "_id", a string or a whole number.'
         )
     return str(found)
+
+
+def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> Any:  # noqa: ANN401
+    for key in keys:
+        if key in values:
+            return values[key]
+    return None
 
 
 def to_texts(records: Iterator[Record], form: TextForm) -> Iterator[Text]:
@@ -96,13 +102,13 @@ def _plain_text(record: Record) -> Text:
     if not isinstance(title, str):
         raise InvalidData(f'{record.place}: "title" is {title!r}, which is not a string.')
     if isinstance(text, str):
-        _check_unicode(text + title, record)
+        _check_unicode(text, record)
+        _check_unicode(title, record)
     return Text(id=text_id, text=text, title=title)
 
 
 def _content(record: Record) -> str | tuple[int, ...]:
-    values = record.values
-    text = next((values[key] for key in TEXT_KEYS if key in values), None)
+    text = _first(record.values, TEXT_KEYS)
     if isinstance(text, str):
         return text
     if isinstance(text, list) and all(type(token) is int and token >= 0 for token in text):
@@ -114,6 +120,8 @@ def _content(record: Record) -> str | tuple[int, ...]:
 
 
 def _check_unicode(text: str, record: Record) -> None:
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError:

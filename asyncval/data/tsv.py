@@ -13,6 +13,7 @@ from asyncval.data.texts import ID_KEYS, TEXT_KEYS
 
 PLAIN = {2: ("id", "text"), 3: ("id", "title", "text")}
 """What the fields of a line are where nobody names them, by their number."""
+ID_NAMES = frozenset(ID_KEYS)
 
 
 class TabSeparated(FileFormat):
@@ -36,10 +37,9 @@ class TabSeparated(FileFormat):
             names = columns or PLAIN.get(len(fields), ())
             if len(names) != len(fields):
                 raise _wrong_fields(place, number, len(fields), columns)
-            values = {
-                name: field.strip() if name in ID_KEYS else field
-                for name, field in zip(names, fields, strict=True)
-            }
+            values = dict(zip(names, fields, strict=True))
+            for name in ID_NAMES.intersection(names):
+                values[name] = values[name].strip()
             yield Record(values, place, number, b"" if has_header else raw)
 
 
