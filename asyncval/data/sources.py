@@ -43,12 +43,11 @@ def require_text_format(place: Path, *, option: str, name: str = "auto") -> Text
     Raises:
         InvalidData: There is nothing, or an empty file, or something that nothing reads.
     """
-    is_file = place.is_file()
-    if not is_file and not place.is_dir() and dataset_name(place) is None:
-        raise InvalidData(f"{option}: there is no file {str(place)!r}.")
-    if is_file and place.stat().st_size == 0:
-        raise InvalidData(f"{option}: the file {str(place)!r} is empty.")
     found = text_format(place, name)
+    if not place.exists() and (found is None or found.suffixes):
+        raise InvalidData(f"{option}: there is no file {str(place)!r}.")
+    if place.is_file() and place.stat().st_size == 0:
+        raise InvalidData(f"{option}: the file {str(place)!r} is empty.")
     if found is None:
         raise InvalidData(
             f"{option}: {str(place)!r} is nothing that a format reads: name it "
@@ -63,7 +62,7 @@ def _suffixes() -> list[str]:
 
 def located(place: Path) -> str:
     """Return a place as it can be given to a process in another folder."""
-    return str(place) if dataset_name(place) is not None else str(place.absolute())
+    return str(place.absolute()) if place.exists() else str(place)
 
 
 def place_stem(place: Path) -> str:
@@ -88,7 +87,8 @@ def passage_files(
     """Return the places that `candidates` offer, which are files, folders or names, in order.
 
     A folder that is no place itself gives its readable files by name, or, where it is a BEIR
-    data set, only its `corpus.jsonl`.
+    data set, only its `corpus.jsonl`. Where a format is named and nothing has its suffixes, all
+    files are meant.
 
     Raises:
         InvalidData: Something is not there, or a folder has no passage file.
@@ -99,14 +99,14 @@ def passage_files(
             require_text_format(candidate, option=option, name=form.format)
             files.append(candidate)
             continue
-        inside = sorted(
+        there = sorted(
             path
             for path in candidate.iterdir()
-            if path.is_file()
-            and not path.name.startswith(".")
-            and path.name not in NO_PASSAGES
-            and _reads(path, form)
+            if path.is_file() and not path.name.startswith(".") and path.name not in NO_PASSAGES
         )
+        inside = [path for path in there if _reads(path, form)]
+        if not inside and form.format != "auto":
+            inside = there
         corpus = [path for path in inside if plain_stem(path) == "corpus"]
         if not inside:
             raise InvalidData(
