@@ -67,8 +67,10 @@ def ranx_evaluate(
         warnings.simplefilter("ignore")  # numba's remarks about ranx's own code
         from ranx import evaluate
 
-        found = evaluate(judgements, run, names, return_mean=False)
-    return {names[0]: found} if len(names) == 1 else found
+        # ranx looks a single measure up without its cutoff, and does not find it.
+        wanted = names if len(names) > 1 else names * 2
+        found: dict[str, Any] = evaluate(judgements, run, wanted, return_mean=False)
+    return found
 
 
 def warm_up(measures: Sequence[Measure]) -> None:

@@ -147,3 +147,16 @@ def test_a_query_with_nothing_but_negative_judgements_scores_nothing():
     query_set = make_query_set({"a": {"x": -1}}, ["a"])
     scorer = Scorer(query_set, passage_ids=["x", "y"], measures=parse_measures(MEASURES))
     assert {values.tolist()[0] for values in scorer.score(np.array([[0, 1]])).values()} == {0.0}
+
+
+@pytest.mark.parametrize("measure", ["RR@10", "RR", "nDCG@3", "R(rel=2)@5"])
+def test_a_measure_alone_has_the_value_that_it_has_among_others(measure):
+    query_set = make_query_set({"q": {"d2": 1, "d4": 2}}, ["q"])
+    positions = np.array([[0, 2, 1, 4, 3]])
+    values = []
+    for measures in ([measure], [measure, "AP"]):
+        ids = [f"d{number}" for number in range(5)]
+        scorer = Scorer(query_set, passage_ids=ids, measures=parse_measures(measures))
+        values.append(scorer.score(positions)[measure])
+    assert values[0] == values[1]
+    assert 0 < values[0] <= 1
