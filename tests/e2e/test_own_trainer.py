@@ -14,8 +14,9 @@ from tests.e2e.conftest import PATIENCE_SECONDS, asyncval
     [
         ["--pooling", "mean", "--normalize"],
         ["--pooling", "last", "--projection_dim", "8", "--lora", "--lora_r", "4"],
+        ["--pooling", "mean", "--projection_dim", "8", "--untie_encoder"],
     ],
-    ids=["plain", "adapter and head"],
+    ids=["plain", "adapter and head", "two towers"],
 )
 def test_every_checkpoint_of_a_training_is_validated(
     bert_folder, collection, tmp_path, model_flags
