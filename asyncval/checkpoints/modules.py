@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 Module = Callable[[Batch], None]
-TRANSFORMER_CONFIG = "sentence_bert_config.json"
+TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"  # version 1 named it after the kind of transformer
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 VECTOR = "sentence_embedding"
 POOLINGS: Mapping[str, Pooling] = {
     "cls": "cls",
@@ -83,12 +86,15 @@ def transformer_files(folder: Folder, prefix: str) -> list[str]:
         own = adapter_files(folder, prefix)
     else:
         own = _config_and_weights(folder, prefix)
-    settings = prefix + TRANSFORMER_CONFIG
-    return [
-        *own,
-        *([settings] if settings in folder else []),
-        *tokenizer_files(folder, prefix),
-    ]
+    settings = [prefix + name for name in TRANSFORMER_CONFIGS if prefix + name in folder]
+    return [*own, *settings[:1], *tokenizer_files(folder, prefix)]
+
+
+def settings_of(folder: Folder, prefix: str) -> tuple[str, dict[str, Any]]:
+    """Return the file that says how a transformer wants its texts, and what it says."""
+    names = [prefix + name for name in TRANSFORMER_CONFIGS]
+    name = next((each for each in names if each in folder), names[0])
+    return name, read_config(folder, name)
 
 
 def _config(folder: Folder, prefix: str) -> list[str]:
@@ -145,8 +151,7 @@ def transformer(site: Site) -> tuple[Module, Any]:
 
 def _check_settings(site: Site) -> None:
     """Refuse what version 6 can do to texts and hidden states beyond the plain thing."""
-    name = site.prefix + TRANSFORMER_CONFIG
-    settings = read_config(site.folder, name)
+    name, settings = settings_of(site.folder, site.prefix)
     ways = settings.get("modality_config") or {"text": {}}
     way = ways.get("text") or {}
     plain = {

@@ -27,13 +27,13 @@ from asyncval.checkpoints.modules import (
     FILES,
     LOADERS,
     REFUSED,
-    TRANSFORMER_CONFIG,
     VECTOR,
     Batch,
     Module,
     Site,
     pooling_modes,
     require,
+    settings_of,
     transformer,
 )
 from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported
@@ -190,7 +190,7 @@ class _Loader:
         kind, prefix = chain[0]
         folder, options = self._site.folder, self._site.options
         self.module(chain[0])
-        settings = read_config(folder, prefix + TRANSFORMER_CONFIG)
+        _, settings = settings_of(folder, prefix)
         limits = (
             self._limits.get(chain[0]),
             settings.get("max_seq_length") or _tokenizer_length(folder, prefix),

@@ -336,6 +336,16 @@ def test_a_transformer_that_does_more_than_the_plain_thing_is_refused(folder, se
         load(folder)
 
 
+def test_settings_may_be_named_after_the_kind_of_transformer_as_once(folder):
+    write_modules(folder, *FIRST)
+    settings = {"max_seq_length": 9, "do_lower_case": True}
+    (folder / "sentence_distilbert_config.json").write_text(json.dumps(settings))
+    files = examine(Folder.listing(folder), step=None).model_files
+    assert "sentence_distilbert_config.json" in files
+    queries = load(folder).queries
+    assert (queries.max_length, queries.lower_case) == (9, True)
+
+
 def test_queries_and_passages_may_have_lengths_of_their_own(folder):
     write_modules(folder, *FIRST)
     lengths = {"query_length": 8, "document_length": 24}
