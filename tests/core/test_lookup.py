@@ -5,6 +5,7 @@ import pytest
 
 from asyncval.core.errors import InvalidOption
 from asyncval.lookup import additions, look_up
+from tests.packages import write_package
 
 TABLE = {"decimal": "decimal:Decimal", "gone": "no.such.module:Name", "wrong": "decimal:NoSuch"}
 
@@ -43,12 +44,7 @@ def install(tmp_path, monkeypatch):
 
     def install(name, code, **points):
         monkeypatch.delitem(sys.modules, name, raising=False)
-        (tmp_path / f"{name}.py").write_text(code)
-        about = tmp_path / f"{name}-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        lines = "".join(f"{key} = {name}:{value}\n" for key, value in points.items())
-        (about / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+        write_package(tmp_path, name, code, {GROUP: points})
 
     yield install
     additions.cache_clear()
