@@ -3,22 +3,21 @@
 # DATA is a folder in the form of MS MARCO that the toolkits' scripts leave behind (examples/README.md
 # lists its files), MODEL the transformer to start from, OUT where everything goes. LAUNCH starts a
 # training: LAUNCH="torchrun --nproc_per_node 8". With --small, data and model are made out of this
-# machine's Python sources, and SMALL_TRAIN, SMALL_ENCODE make a minute's work of it, on a CPU.
+# machine's Python sources, and SMALL_TRAIN makes a minute's work of the trainings, on a CPU.
 
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$examples/..${PYTHONPATH:+:$PYTHONPATH}"
 PYTHON=${PYTHON:-python}
-SMALL_TRAIN=() SMALL_ENCODE=() SHARDS=10
+SMALL_TRAIN=() SHARDS=10
 
 small() {
     SMALL_DATA=${SMALL_DATA:-$OUT/small}
-    DATA=$SMALL_DATA/data MODEL=$SMALL_DATA/$1 SHARDS=2
-    SMALL_TRAIN=(--use_cpu --fp16 false --bf16 false
-        --max_steps 12 --save_steps 6 --warmup_steps 3 --per_device_train_batch_size 8
-        --train_n_passages 4 --p_max_len 64 --learning_rate 2e-3 --logging_steps 4
-        --report_to none)
-    SMALL_ENCODE=(--devices cpu --p_max_len 64)
+    DATA=$SMALL_DATA/data MODEL=$SMALL_DATA/$1 SHARDS=2 DEVICES=cpu
+    SMALL_TRAIN=(--use_cpu --fp16 false --bf16 false --per_device_train_batch_size 8
+        --train_n_passages 4 --p_max_len 64 --max_steps 12 --save_strategy steps --save_steps 6 --logging_steps 4
+        --warmup_steps 3 --learning_rate 2e-3 --dataloader_num_workers 0 --report_to none)
     export XDG_CACHE_HOME=$SMALL_DATA/cache HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+    export CUDA_VISIBLE_DEVICES=
     if [ ! -e "$DATA" ]; then
         "$PYTHON" "$examples/quickstart/collection.py" --output_dir "$SMALL_DATA/collection" \
             --packages networkx numpy scipy --num_passages 300 --num_queries 100

@@ -16,7 +16,7 @@ import math
 import pickle
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 WORD = re.compile(r"[A-Za-z]+")
@@ -81,29 +81,23 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     train = read(flags.collection / "train.jsonl")[: flags.num_queries]
+    others = read(flags.collection / "corpus.jsonl")
     texts = {str(number): row["positive"] for number, row in enumerate(train)}
-    names = {
-        row["text_id"]: str(len(train) + i)
-        for i, row in enumerate(read(flags.collection / "corpus.jsonl"))
-    }
-    texts |= {names[row["text_id"]]: row["text"] for row in read(flags.collection / "corpus.jsonl")}
-    write(
-        folder / "corpus.tsv", ((each, title(text), one_line(text)) for each, text in texts.items())
-    )
+    names = {row["text_id"]: str(len(train) + number) for number, row in enumerate(others)}
+    texts |= {names[row["text_id"]]: row["text"] for row in others}
+    rows = [(each, title(text), one_line(text)) for each, text in texts.items()]
+    write(folder / "corpus.tsv", rows)
+    write_names_as_queries(folder / "lotte", rows[len(train) :])
 
+    dev = read(flags.collection / "queries.dev.jsonl")
     queries = {
         "train": {f"t{number}": row["query"] for number, row in enumerate(train)},
-        "dev": {
-            row["text_id"]: row["text"] for row in read(flags.collection / "queries.dev.jsonl")
-        },
+        "dev": {row["text_id"]: row["text"] for row in dev},
     }
+    judged = (flags.collection / "qrels.dev.tsv").read_text("utf-8").splitlines()
     answers = {
         "train": {f"t{number}": str(number) for number in range(len(train))},
-        "dev": {
-            fields[0]: names[fields[2]]
-            for line in (flags.collection / "qrels.dev.tsv").read_text("utf-8").splitlines()
-            for fields in [line.split("\t")]
-        },
+        "dev": {line.split("\t")[0]: names[line.split("\t")[2]] for line in judged},
     }
     bm25 = Bm25(texts)
     scores = {}
@@ -133,11 +127,22 @@ def main() -> None:
         each: {p: round(found.get(p, 0.0), 4) for p in texts}
         for each, found in scores["train"].items()
     }
-    rows = ((q, p, score) for q, found in everything.items() for p, score in found.items())
-    write(folder / "train.scores.txt", rows)
+    write(
+        folder / "train.scores.txt",
+        ((q, p, score) for q, found in everything.items() for p, score in found.items()),
+    )
     with gzip.open(folder / "train.scores.pkl.gz", "wb", compresslevel=1) as file:
         pickle.dump(everything, file)
     print(f"{len(texts):,} passages, {len(train):,} training queries, {len(queries['dev'])} others")
+
+
+def write_names_as_queries(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Write a task of which the names of functions are the queries."""
+    folder.mkdir(exist_ok=True)
+    named = [row for row in rows if row[1]][:50]
+    write(folder / "corpus.tsv", ((each, text) for each, _, text in rows))
+    write(folder / "query.forum", ((f"n{each}", name) for each, name, _ in named))
+    write(folder / "qrels.forum", ((f"n{each}", 0, each, 1) for each, _, _ in named), separator=" ")
 
 
 def title(text: str) -> str:

@@ -4,16 +4,16 @@ They come from a range of ranks, are drawn with a seed, and are written in the f
 training reads.
 """
 
-import json
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from asyncval.api import (
     EncodingConfig,
@@ -21,7 +21,6 @@ from asyncval.api import (
     Rankings,
     Text,
     TextConfig,
-    TextForm,
     TopK,
     in_trec_order,
     passage_files,
@@ -32,6 +31,7 @@ from asyncval.api import (
 from trainer.encode import load_encoder
 from trainer.errors import InputError
 from trainer.flags import Flag, MaybeInt, log_to_stderr, parse
+from trainer.negatives import Mined, id_rows, list_rows, text_rows, with_texts, write_lines
 
 logger = logging.getLogger("trainer")
 PASSAGES_AT_ONCE = 1 << 18
@@ -93,15 +93,6 @@ class Ranking(Protocol):
         """Return the passages from one rank to another, both included, best first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mined:
-    """A query, what is relevant to it, and what only looks so."""
-
-    query_id: str
-    positives: list[str]
-    negatives: list[str]
-
-
 def main(flags: Sequence[str]) -> None:
     """Find negatives, draw from them, and write them."""
     config = parse(MineConfig, flags, command="mine")
@@ -114,33 +105,42 @@ def main(flags: Sequence[str]) -> None:
         if query.id in positives
     }
     if config.query_file:
+        if not queries:
+            raise InputError(
+                f"--query_file: none of the {len(positives)} judged queries is in it; the first is "
+                f"{next(iter(positives), '')!r}."
+            )
         positives = {query_id: positives[query_id] for query_id in queries}
-    ranking, scores = find(config, positives)
-    mined = list(
-        mine(
-            positives,
-            ranking,
-            depth_range=config.depth_range,
-            num_negatives=config.num_negatives,
-            seed=config.seed,
-        )
+    ranking = find(config, positives)
+    mined = mine(
+        positives,
+        ranking,
+        depth_range=config.depth_range,
+        num_negatives=config.num_negatives,
+        seed=config.seed,
     )
-    if not mined:
-        raise InputError(
-            f"None of the {len(positives)} queries has a negative at the ranks of --depth_range. "
-            "Do run, queries and judgements belong together?"
-        )
-    if len(mined) < len(positives):
-        logger.warning("%d queries have no negative: left out.", len(positives) - len(mined))
-    if config.form == "texts":
-        mined, passages = with_texts(mined, config.candidate_dir, config.passage_form())
-        rows = text_rows(mined, queries, passages, scores)
-    elif config.form == "ids":
-        rows = id_rows(mined, queries)
-    else:
-        rows = list_rows(mined, separator="," if config.form == "commas" else " ")
+    rows = rows_of(mined, config, queries, ranking)
     num_rows = write_lines(rows, config.output_file)
     logger.info("%s is written: %d queries.", config.output_file, num_rows)
+    if num_rows < len(positives):
+        logger.warning(
+            "%d queries are left out: nothing in their ranking is a negative, or nothing in the "
+            "corpus is a positive.",
+            len(positives) - num_rows,
+        )
+
+
+def rows_of(
+    mined: Iterator[Mined], config: MineConfig, queries: Mapping[str, Text], ranking: Ranking
+) -> Iterator[str]:
+    """Return the lines of the form that is wanted."""
+    if config.form == "texts":
+        found, passages = with_texts(mined, config.candidate_dir, config.passage_form())
+        scores = ranking.scores if config.write_scores and isinstance(ranking, Found) else None
+        return text_rows(found, queries, passages, scores)
+    if config.form == "ids":
+        return id_rows(mined, queries)
+    return list_rows(mined, separator="," if config.form == "commas" else " ")
 
 
 def relevant_passages(judgements: Judgements) -> dict[str, list[str]]:
@@ -176,32 +176,44 @@ def mine(
             yield Mined(query_id=query_id, positives=[*relevant], negatives=found)
 
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Query id to passage id to score."""
-
-
-def find(
-    config: MineConfig, positives: Mapping[str, Sequence[str]]
-) -> tuple[Ranking, Scores | None]:
-    """Return what the run or the checkpoint ranks, and its scores if they are wanted."""
+def find(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Ranking:
+    """Return what the run or the checkpoint ranks."""
     if config.run_file is not None:
         lines = read_run(config.run_file)
-        last = config.depth_range[1]
-        return Rankings(lines, name=str(config.run_file), depth=last), None
-    found = search(config, positives)
-    return found, found.scores if config.write_scores else None
+        return Rankings(lines, name=str(config.run_file), depth=config.depth_range[1])
+    return search(config, positives)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a checkpoint found: the ranking of some queries, and scores as they are asked for."""
+    """What a checkpoint found: scores and positions [Q, K], best first.
 
-    def __init__(self, ids: Mapping[str, list[str]], scores: Scores) -> None:
-        self._ids = ids
-        self.scores = scores
+    `rows` has the row of each query. With scores wanted, `query_vectors` are [Q, D] and
+    `relevant_vectors` those of relevant passages, which may be found or not.
+    """
+
+    rows: Mapping[str, int]
+    positions: NDArray[np.int64]
+    passage_scores: NDArray[np.float32]
+    passage_ids: Sequence[str]
+    query_vectors: NDArray[np.float32]
+    relevant_vectors: Mapping[str, NDArray[np.float32]]
 
     def of(self, query_id: str, first: int, last: int) -> list[str]:
         """Return the passages from one rank to another, both included, best first."""
-        return self._ids[query_id][first - 1 : last]
+        places = self.positions[self.rows[query_id], first - 1 : last]
+        return [self.passage_ids[place] for place in places.tolist()]
+
+    def scores(self, query_id: str, passage_ids: Sequence[str]) -> dict[str, float]:
+        """Return the scores of some passages that were found or are relevant."""
+        row = self.rows[query_id]
+        found = self.of(query_id, 1, self.positions.shape[1])
+        known = dict(zip(found, self.passage_scores[row].tolist(), strict=True))
+        query = self.query_vectors[row]
+        return {
+            each: known[each] if each in known else float(query @ self.relevant_vectors[each])
+            for each in passage_ids
+        }
 
 
 def search(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Found:
@@ -221,132 +233,24 @@ def search(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Found:
     query_vectors = encoder.encode(queries, is_query=True)  # [Q, D]
     top = TopK(query_vectors, depth=depth)
     relevant = {each for some in positives.values() for each in some}
-    relevant_vectors: dict[str, Any] = {}
+    relevant_vectors: dict[str, NDArray[np.float32]] = {}
     for start in range(0, len(passages), PASSAGES_AT_ONCE):
-        some = passages.take(np.arange(start, min(start + PASSAGES_AT_ONCE, len(passages))))
+        some = passages[start : start + PASSAGES_AT_ONCE]
         vectors = encoder.encode(some, is_query=False)
         top.add(vectors, first=start)
         if config.write_scores:
             relevant_vectors |= {
-                each: vectors[row] for row, each in enumerate(some.text_ids) if each in relevant
+                each: vectors[row].copy()
+                for row, each in enumerate(some.text_ids)
+                if each in relevant
             }
         logger.info("%d of %d passages are searched.", start + len(some), len(passages))
     scores, positions = in_trec_order(*top.answers(), passage_ids=passages.text_ids, depth=depth)
-    ids: dict[str, list[str]] = {}
-    known: dict[str, dict[str, float]] = {}
-    for row, query_id in enumerate(queries.text_ids):
-        ids[query_id] = [passages.text_ids[position] for position in positions[row].tolist()]
-        if config.write_scores:
-            known[query_id] = dict(zip(ids[query_id], scores[row].tolist(), strict=True)) | {
-                each: float(query_vectors[row] @ relevant_vectors[each])
-                for each in positives[query_id]
-                if each in relevant_vectors
-            }
-    return Found(ids, known)
-
-
-def with_texts(
-    mined: Sequence[Mined], candidates: Sequence[Path], form: TextForm
-) -> tuple[list[Mined], dict[str, Text]]:
-    """Return what was mined and the passages in it; positives that have no text are left out.
-
-    Raises:
-        InputError: A negative is not in the corpus.
-    """
-    wanted = {each for one in mined for each in (*one.positives, *one.negatives)}
-    passages = {
-        passage.id: passage
-        for file in passage_files(candidates, form=form)
-        for passage in read_texts(file, option="--candidate_dir", form=form)
-        if passage.id in wanted
-    }
-    strange = next((p for one in mined for p in one.negatives if p not in passages), None)
-    if strange is not None:
-        raise InputError(
-            f"--candidate_dir: there is no passage {strange!r}, which was retrieved. Is it the "
-            "right corpus?"
-        )
-    kept = []
-    for one in mined:
-        there = [each for each in one.positives if each in passages]
-        if there:
-            kept.append(Mined(query_id=one.query_id, positives=there, negatives=one.negatives))
-    if len(kept) < len(mined):
-        lost = len(mined) - len(kept)
-        logger.warning("%d queries have no positive in the corpus: left out.", lost)
-    return kept, passages
-
-
-def text_rows(
-    mined: Iterable[Mined],
-    queries: Mapping[str, Text],
-    passages: Mapping[str, Text],
-    scores: Scores | None,
-) -> Iterator[str]:
-    """Yield Tevatron's training lines: of texts, or of token ids where the corpus has these."""
-
-    def passage(query_id: str, passage_id: str) -> dict[str, Any]:
-        found = passages[passage_id]
-        row: dict[str, Any] = {"docid": found.id, "title": found.title, "text": found.text}
-        return row if scores is None else row | {"score": scores[query_id][passage_id]}
-
-    for one in mined:
-        query = queries[one.query_id].text
-        row: dict[str, Any]
-        if isinstance(query, str):
-            row = {
-                "query_id": one.query_id,
-                "query": query,
-                "positive_passages": [passage(one.query_id, each) for each in one.positives],
-                "negative_passages": [passage(one.query_id, each) for each in one.negatives],
-            }
-        else:
-            row = {
-                "query": query,
-                "positives": [passages[each].text for each in one.positives],
-                "negatives": [passages[each].text for each in one.negatives],
-            }
-        yield json.dumps(row, ensure_ascii=False)
-
-
-def id_rows(mined: Iterable[Mined], queries: Mapping[str, Text]) -> Iterator[str]:
-    """Yield the training lines of later Tevatrons, whose corpus is a file apart."""
-    for one in mined:
-        row = {
-            "query_id": one.query_id,
-            "query_text": queries[one.query_id].text,
-            "positive_document_ids": one.positives,
-            "negative_document_ids": one.negatives,
-        }
-        yield json.dumps(row, ensure_ascii=False)
-
-
-def list_rows(mined: Iterable[Mined], *, separator: str) -> Iterator[str]:
-    """Yield lines of a query id, a tab, and the ids of its negatives.
-
-    Raises:
-        InputError: An id has the separator in it.
-    """
-    for one in mined:
-        odd = next((each for each in one.negatives if separator in each or "\t" in each), None)
-        if odd is not None:
-            raise InputError(
-                f"The passage id {odd!r} has in it what separates ids. Give another --form."
-            )
-        yield f"{one.query_id}\t{separator.join(one.negatives)}"
-
-
-def write_lines(lines: Iterable[str], path: Path) -> int:
-    """Write a file aside and rename it; return how many lines it has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    num_lines = 0
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-                num_lines += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_lines
+    return Found(
+        rows={query_id: row for row, query_id in enumerate(queries.text_ids)},
+        positions=positions,
+        passage_scores=scores,
+        passage_ids=passages.text_ids,
+        query_vectors=query_vectors,
+        relevant_vectors=relevant_vectors,
+    )

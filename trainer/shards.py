@@ -87,6 +87,7 @@ class Shard:
                 vectors[rows] = some
             assert isinstance(vectors, np.memmap), "a shard has at least one text"
             vectors.flush()
+            self.vectors.unlink(missing_ok=True)  # an older one, which has other ids
             self._write_text("ids.txt", "".join(f"{each}\n" for each in ids))
             self._write_text("json", json.dumps(origin, indent=2) + "\n")
             partial.replace(self.vectors)

@@ -29,7 +29,7 @@ say "Encode the corpus, shard by shard, and the queries"
 for ((shard = 0; shard < SHARDS; shard++)); do
     trainer encode --model_name_or_path "$OUT/stage2" --encoded_save_path "$OUT/vectors" \
         --query_file "$DATA/dev.query.txt" --candidate_dir "$DATA/corpus.tsv" \
-        --encode_num_shard "$SHARDS" --encode_shard_index "$shard" "${SMALL_ENCODE[@]}"
+        --encode_num_shard "$SHARDS" --encode_shard_index "$shard"
 done
 
 say "Search, write MS MARCO's form, and evaluate"

@@ -137,7 +137,15 @@ def test_texts_are_training_lines_with_ids_titles_and_scores(mine, checkpoint):
     assert len(row["negative_passages"]) == 3
     falling = [each["score"] for each in row["negative_passages"]]
     assert falling == sorted(falling, reverse=True)
-    assert all(isinstance(each["score"], float) for each in row["positive_passages"])
+    known = mine("--write_scores", **checkpoint, depth_range=(1, 60))[1][3]
+    by_id = {
+        each["docid"]: each["score"]
+        for side in ("positive_passages", "negative_passages")
+        for each in json.loads(known)[side]
+    }
+    assert len(by_id) == 60  # a positive has its score, whether it was found or not
+    for each in row["positive_passages"] + row["negative_passages"]:
+        assert each["score"] == pytest.approx(by_id[each["docid"]], abs=1e-5)
 
 
 def test_the_trainer_reads_the_texts(mine, checkpoint, bert_folder, tmp_path):
@@ -188,8 +196,7 @@ def test_queries_without_negatives_or_positives_are_left_out_and_counted(
     code, lines = mine(run_file=run_file, depth_range=(1, 1))
     assert code == 0
     assert [json.loads(line)["query_id"] for line in lines] == ["q2"]
-    assert "1 queries have no negative: left out." in caplog.text
-    assert "1 queries have no positive in the corpus: left out." in caplog.text
+    assert "2 queries are left out: nothing in their ranking is a negative, or" in caplog.text
 
 
 def test_what_search_writes_can_be_mined(mine, run_file, tmp_path):
@@ -208,7 +215,8 @@ def test_what_search_writes_can_be_mined(mine, run_file, tmp_path):
         ({"run_file": None}, "Give either --model_name_or_path or --run_file."),
         ({"query_file": None}, "--query_file is needed, for a checkpoint and for texts and ids."),
         ({"candidate_dir": None}, "--candidate_dir is needed, for a checkpoint and for texts."),
-        ({"depth_range": (61, 70)}, "None of the 8 queries has a negative at the ranks of"),
+        ({"depth_range": (61, 70)}, "No query has both a negative at the ranks of --depth_range"),
+        ({"query_file": "SMALL"}, "--query_file: none of the 8 judged queries is in it; the first"),
         ({"run_file": "nowhere"}, "there is no file 'nowhere'."),
         ({"qrel_file": "nowhere"}, "--qrel_file: there is no file 'nowhere'."),
         ({"candidate_dir": "SMALL"}, "--candidate_dir: there is no passage 'p"),

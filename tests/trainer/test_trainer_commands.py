@@ -2,9 +2,12 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +34,12 @@ def test_help_lists_the_commands_without_importing_torch():
     )
     assert done.returncode == 0
     assert "train a dense retriever" in done.stdout
+
+
+def test_the_console_script_is_the_module():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["asyncval-trainer"].partition(":")
+    assert (module, name) == (main.__module__, main.__name__)
 
 
 def test_an_unknown_command_is_one_sentence_and_exit_code_2():
