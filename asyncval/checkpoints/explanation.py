@@ -26,6 +26,8 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
     report: dict[str, Any] = {"path": str(path), "step": step}
     if step is None:
         report["name"] = "It does not tell a step, so `asyncval watch` passes it over."
+    if not path.is_dir():
+        return report | {"verdict": "refused", "reason": "There is no such folder."}
     try:
         folder = Folder.listing(path.absolute())
         layout = layout_of(folder, options.layout)

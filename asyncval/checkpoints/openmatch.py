@@ -73,8 +73,9 @@ class OpenMatch:
     name = "openmatch"
 
     def recognises(self, folder: Folder) -> bool:
-        """Say whether its configuration is there, or the head that it writes before that."""
-        return any(name in folder for name in (CONFIG, HEAD, HEAD_CONFIG))
+        """Say whether its configuration is there, or a layer that it writes before that."""
+        own = {CONFIG, HEAD, HEAD_CONFIG, NORM, NORM_CONFIG}
+        return any(name.rpartition("/")[2] in own for name in folder.files)
 
     def model_files(self, folder: Folder) -> Sequence[str]:
         """Return configuration, transformers, heads and tokenizer."""

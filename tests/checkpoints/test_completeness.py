@@ -11,10 +11,13 @@ import torch
 from asyncval.checkpoints.completeness import STALE_FACTOR, examine, inventory_of
 from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.core.errors import CheckpointError, CheckpointIncomplete, CheckpointUnsupported
+from tests.checkpoints.recipes import disentangled, openmatch, tevatron
 from tests.models import save_huggingface, save_sentence_transformers
 
 STEP = 4
 TRAINING = ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+SIDES = ("query", "passage")
+LAYER_NORM = ("layernorm.pt", "layernorm_config.json")
 TOKENIZER = ["tokenizer_config.json", "tokenizer.json"]
 HUGGINGFACE = ["config.json", "model.safetensors", *TOKENIZER, *TRAINING, "trainer_state.json"]
 SHARDED = [
@@ -38,6 +41,34 @@ SENTENCE_TRANSFORMERS = [
     "modules.json",
     "README.md",
     *TOKENIZER,  # its trainer writes them a second time
+    *TRAINING,
+    "trainer_state.json",
+]
+
+
+TEVATRON = [
+    "query_model/config.json",
+    "query_model/model.safetensors",
+    "passage_model/config.json",
+    "passage_model/pytorch_model.bin",
+    "pooler.pt",
+    "pooler_config.json",
+    *TRAINING[1:],  # it does not write its arguments
+    "trainer_state.json",
+]
+OPENMATCH = [
+    *(f"{side}_model/{name}" for side in SIDES for name in ("config.json", "model.safetensors")),
+    *(f"{side}_head/{name}" for side in SIDES for name in ("linear.pt", "head_config.json")),
+    *(f"{side}_layernorm/{name}" for side in SIDES for name in LAYER_NORM),
+    "openmatch_config.json",
+    *TOKENIZER,
+    *TRAINING,
+    "trainer_state.json",
+]
+DISENTANGLED = [
+    "dense/adapter_config.json",
+    "dense/pytorch_adapter.bin",
+    *TOKENIZER,
     *TRAINING,
     "trainer_state.json",
 ]
@@ -75,10 +106,27 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         model_config={"similarity_fn_name": "dot"},
         bert_values={"max_seq_length": 32},
     )
-    return {"plain": plain, "sharded": sharded, "sentence": add_training_files(sentence)}
+    toolkits = {
+        "tevatron": tevatron.untied_pooler(root / "tevatron"),
+        "openmatch": openmatch.untied_heads(root / "openmatch"),
+        "disentangled": disentangled.union(root / "disentangled"),
+    }
+    return {
+        "plain": plain,
+        "sharded": sharded,
+        "sentence": add_training_files(sentence),
+        **{kind: add_training_files(made.folder) for kind, made in toolkits.items()},
+    }
 
 
-ORDERS = {"plain": HUGGINGFACE, "sharded": SHARDED, "sentence": SENTENCE_TRANSFORMERS}
+ORDERS = {
+    "plain": HUGGINGFACE,
+    "sharded": SHARDED,
+    "sentence": SENTENCE_TRANSFORMERS,
+    "tevatron": TEVATRON,
+    "openmatch": OPENMATCH,
+    "disentangled": DISENTANGLED,
+}
 
 
 class Writer:
@@ -331,7 +379,7 @@ def test_a_module_of_an_unknown_kind_is_unsupported_by_name(complete):
     modules = json.loads((target / "modules.json").read_text())
     modules[2]["type"] = "sentence_transformers.models.LSTM"
     (target / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(CheckpointUnsupported, match="'LSTM'"):
+    with pytest.raises(CheckpointUnsupported, match="LSTM is not read"):
         examine(Folder.listing(target), step=STEP)
 
 

@@ -115,6 +115,13 @@ def test_what_is_missing_leaves_it_incomplete_with_what_is_known(tmp_path, capsy
     assert (report["layout"], report["verdict"]) == ("openmatch", "incomplete")
 
 
+def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path, capsys):
+    made = tevatron.untied(tmp_path / "run")
+    made.folder.rename(tmp_path / "away")
+    report = report_of(made, capsys)
+    assert (report["verdict"], report["reason"]) == ("refused", "There is no such folder.")
+
+
 def test_lines_for_people_have_the_same(tmp_path, capsys):
     made = tevatron.untied(tmp_path / "run")
     explain(parse(ExplainConfig, [str(made.folder)], command="explain"))

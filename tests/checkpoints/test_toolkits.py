@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.recognition import layout_of
 from tests.checkpoints.evaluation import embeddings, expected
 from tests.checkpoints.recipes import RECIPES
+from tests.contracts.test_checkpoint_layout import load
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -20,3 +22,25 @@ def test_embeddings_are_those_of_the_toolkits_formula(name, tmp_path):
     assert queries.shape == (5, made.dimension)
     np.testing.assert_allclose(found.queries, queries, atol=1e-5)
     np.testing.assert_allclose(found.passages, passages, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tevatron untied, pooler",
+        "openmatch t5 decoder",
+        "openmatch untied, heads",
+        "disentangled adapter",
+        "disentangled bottleneck",
+    ],
+)
+def test_half_precision_gives_nearly_the_same_vectors(name, tmp_path):
+    made = RECIPES[name](tmp_path / "run")
+    loaded = load(made, made.layout, precision="bf16")
+    ids = [2, 10, 11, 12, 3]
+    with torch.inference_mode():
+        found = loaded.encoder.encode_passages(torch.tensor([ids]), torch.ones(1, 5).long())[0]
+    assert found.dtype == torch.float32
+    wanted = made.passages(ids)
+    assert torch.cosine_similarity(found, wanted, dim=0) > 0.999
+    assert not torch.equal(found, wanted)

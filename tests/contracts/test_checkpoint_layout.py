@@ -41,9 +41,9 @@ def options_of(made):
     ).encoder_options()
 
 
-def load(made, name):
+def load(made, name, precision="fp32"):
     checkpoint = Checkpoint(path=made.folder, step=1, layout=name)
-    return load_checkpoint(checkpoint, options_of(made), device="cpu", precision="fp32")
+    return load_checkpoint(checkpoint, options_of(made), device="cpu", precision=precision)
 
 
 def test_its_name_is_that_in_the_table(name):
