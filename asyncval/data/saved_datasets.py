@@ -7,7 +7,7 @@ mapping_id.txt                 RetroMAE: id<TAB>row, from 0
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,19 @@ class SavedDataset:
 
     def read(self, place: Path, form: TextForm) -> Iterator[Record]:
         """Yield the rows in the order of the data set, under the names of `mapping_id.txt`."""
-        ids = _row_ids(place / IDS) if (place / IDS).is_file() else None
         rows = chain.from_iterable(map(_rows, _data_files(place)))
-        number = 0
-        for number, values in enumerate(rows, start=1):
-            if ids is not None:
-                values = _with_id(values, ids, place, number)
-            yield Record(values, place, number)
-        if ids is not None and len(ids) != number:
-            raise InvalidData(
-                f"{str(place / IDS)!r} has {len(ids)} ids, but the data set has {number} rows."
-            )
+        if not (place / IDS).is_file():
+            for number, values in enumerate(rows, start=1):
+                yield Record(values, place, number)
+            return
+        pairs = enumerate(zip_longest(rows, _row_ids(place / IDS)), start=1)
+        for number, (values, text_id) in pairs:
+            if values is None or text_id is None:
+                raise InvalidData(
+                    f"{str(place / IDS)!r} and the data set beside it differ in length: only one "
+                    f"of them has a row {number - 1}."
+                )
+            yield Record(_with_id(values, text_id, place, number), place, number)
 
 
 def _data_files(place: Path) -> list[Path]:
@@ -77,25 +79,31 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise InvalidData(f"{str(path)!r} cannot be read as Arrow data: {error}.") from error
 
 
-def _row_ids(path: Path) -> dict[int, str]:
-    ids: dict[int, str] = {}
+def _row_ids(path: Path) -> Iterator[str]:
+    """Yield the ids in the order of the rows; only lines in another order are held in memory."""
+    pairs = _pairs(path)
+    for expected, (row, text_id) in enumerate(pairs):
+        if row == expected:
+            yield text_id
+            continue
+        later = sorted([(row, text_id), *pairs])
+        for wanted, (found, each) in enumerate(later, start=expected):
+            if found != wanted:
+                raise InvalidData(f"{str(path)!r} has not each row once: see row {wanted}.")
+            yield each
+
+
+def _pairs(path: Path) -> Iterator[tuple[int, str]]:
     for number, _, line in read_lines(path):
-        fields = line.split("\t")
-        if len(fields) < 2 or not fields[1].strip().isdecimal() or int(fields[1]) in ids:
+        text_id, _, row = line.partition("\t")
+        if not row.strip().isdecimal():
             raise InvalidData(
-                f"{str(path)!r}, line {number}: an id and its row are needed, with a tab between, "
-                "each row once."
+                f"{str(path)!r}, line {number}: an id and its row are needed, with a tab between."
             )
-        ids[int(fields[1])] = fields[0]
-    return ids
+        yield int(row), text_id
 
 
-def _with_id(
-    values: dict[str, Any], ids: dict[int, str], place: Path, number: int
-) -> dict[str, Any]:
-    text_id = ids.get(number - 1)
-    if text_id is None:
-        raise InvalidData(f"{str(place / IDS)!r} has no id for the row {number - 1}.")
+def _with_id(values: dict[str, Any], text_id: str, place: Path, number: int) -> dict[str, Any]:
     others = {name: value for name, value in values.items() if name not in ID_KEYS}
     own = next((values[key] for key in ID_KEYS if key in values), text_id)
     if str(own) != text_id:

@@ -14,6 +14,7 @@ from asyncval.commands.split import split_corpus
 from asyncval.config import EvalConfig, SplitConfig, TaskEntry
 from asyncval.core.errors import InvalidOption
 from asyncval.core.types import State
+from asyncval.data.embeddings import read_embeddings
 from tests.e2e.conftest import Collection
 from tests.models import make_tokenizer, save_huggingface
 
@@ -191,6 +192,26 @@ def test_a_subset_of_every_form_has_what_the_judgements_want(
     read = read_collection(config, output_dir=None)
     assert 10 <= read.corpora[""].num_passages < 40
     assert not any("relevant passages" in remark for remark in read.remarks)
+
+
+def test_embeddings_that_are_written_are_read_again(collection, checkpoint, tmp_path):
+    metrics(
+        checkpoint,
+        tmp_path,
+        query_file=(collection.queries,),
+        candidate_dir=(collection.corpus,),
+        qrel_file=(collection.qrels,),
+        write_embeddings=True,
+    )
+    folder = tmp_path / "out" / "embeddings"
+    queries, query_ids = read_embeddings([folder / "checkpoint-7.queries.npy"])
+    passages, passage_ids = read_embeddings([folder / "checkpoint-7.passages.npy"])
+    assert query_ids == [f"q{i}" for i in range(10)]
+    assert passage_ids == [f"p{i}" for i in range(40)]
+    best = {query_ids[q]: passage_ids[p] for q, p in enumerate((queries @ passages.T).argmax(1))}
+    run = (tmp_path / "out" / "runs" / "checkpoint-7.trec").read_text().splitlines()
+    firsts = [line.split() for line in run if line.split()[3] == "1"]
+    assert best == {fields[0]: fields[2] for fields in firsts}
 
 
 def folder_of(collection, folder, *, num_passages):

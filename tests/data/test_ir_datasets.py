@@ -1,12 +1,13 @@
 """`ir_datasets:NAME`, on data sets that are registered here: nothing is downloaded."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import ir_datasets
 import pytest
 
-from asyncval.core.errors import InvalidData
+from asyncval.core.errors import DependencyMissing, InvalidData
 from asyncval.core.types import TextForm
 from asyncval.data.collection import load_collection, task_in_folder, tasks_on_one_corpus
 from asyncval.data.qrels import read_qrels
@@ -93,6 +94,12 @@ def test_files_that_the_library_cannot_read_are_refused_in_words(place, tmp_path
     (tmp_path / "docs.tsv").unlink()
     with pytest.raises(InvalidData, match="cannot be read by ir_datasets"):
         list(read_texts(place, option="--candidate_dir"))
+
+
+def test_what_to_install_is_said_where_the_library_is_missing(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_datasets", None)
+    with pytest.raises(DependencyMissing, match=r"pip install asyncval\[ir-datasets\]"):
+        read_qrels(place)
 
 
 def test_a_query_set_is_called_by_the_whole_name():

@@ -49,11 +49,11 @@ def test_the_digest_is_another_when_the_ids_are(saved):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("007\t0\n12\t1\n", "no id for the row 2"),
-        ("007\t0\n12\t1\nNA\t2\nx\t3\n", "has 4 ids, but the data set has 3 rows"),
+        ("007\t0\n12\t1\n", "only one of them has a row 2"),
+        ("007\t0\n12\t1\nNA\t2\nx\t3\n", "only one of them has a row 3"),
         ("007\t0\n13\t1\nNA\t2\n", "row 2: its id is '12', but mapping_id.txt says '13'"),
         ("007 0\n", r"mapping_id\.txt', line 1: an id and its row"),
-        ("007\t0\n12\t0\n", r"mapping_id\.txt', line 2: .* each row once"),
+        ("007\t0\n12\t0\nNA\t2\n", r"mapping_id\.txt' has not each row once: see row 1"),
     ],
 )
 def test_ids_that_do_not_fit_the_rows_are_refused(saved, lines, message):
