@@ -105,7 +105,7 @@ class TextEncoder:
             found, self._options, device=self.device, precision=self.precision
         )
         self._tokenizers = load_tokenizers(self._loaded, self._options, name=found.name)
-        self._cache = TokenCache(config.cache_dir)
+        self._cache = TokenCache(config.cache_dir, max_bytes=config.cache_max_bytes)
         limits = (self._loaded.queries.max_length, self._loaded.passages.max_length)
         self._encoding = Encoding(
             device=self.device,

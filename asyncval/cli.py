@@ -45,6 +45,11 @@ COMMANDS = {
         "asyncval.commands.split:split_corpus",
         "make a corpus subset from a run and judgements",
     ),
+    "tokenize": Command(
+        "TokenizeConfig",
+        "asyncval.commands.tokenize:tokenize",
+        "tokenise the texts ahead of time",
+    ),
     "fidelity": Command(
         "FidelityConfig",
         "asyncval.commands.fidelity:fidelity",

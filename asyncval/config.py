@@ -167,6 +167,8 @@ class EncodingConfig(ModelConfig):
     """The same as --dtype bf16."""
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where tokenised texts are kept for the next checkpoint and the next start."""
+    cache_max_bytes: MaybeInt = None
+    """What they may take; beyond it those that were not used for longest are removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +251,19 @@ class EvalConfig(ValidationConfig):
     """Print JSON instead of a table."""
     profile: Flag = False
     """Print where the time went, and how near the encoding is to the machine's best rate."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A YAML file with any of these options; the command line wins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig(ValidationConfig):
+    """Tokenise queries and passages ahead of time, for `watch` with the same options.
+
+    Options of search and measures change nothing.
+    """
+
+    checkpoint: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")] = None
+    """A checkpoint of the training. Default: none, but --tokenizer_name_or_path."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 

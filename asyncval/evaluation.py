@@ -15,12 +15,14 @@ from asyncval.clock import SystemClock
 from asyncval.core.discovery import step_in_name
 from asyncval.core.errors import CheckpointError, DeviceUnavailable
 from asyncval.core.measures import parse_measures
-from asyncval.core.ports import ProgressListener
+from asyncval.core.ports import Encoder, ProgressListener
 from asyncval.core.types import (
     Checkpoint,
     Dtype,
+    LoadedCheckpoint,
     Precision,
     Progress,
+    Reading,
     Result,
     State,
     Validation,
@@ -97,9 +99,39 @@ class Evaluation:
             encoding=Encoding(
                 device=self.device, precision=self.precision, batch_size=setup.batch_size
             ),
-            cache=TokenCache(Path(setup.cache_dir)),
+            cache=TokenCache(Path(setup.cache_dir), max_bytes=setup.cache_max_bytes),
             clock=SystemClock(),
         )
+
+    def tokenize(
+        self, path: Path | None, *, listener: ProgressListener = lambda progress: None
+    ) -> int:
+        """Tokenise all texts as the checkpoint in this folder wants them; return their number.
+
+        Without a checkpoint, they are read as one that says nothing of them wants them, with
+        the tokenizer that was asked for.
+        """
+        options = self._setup.options
+        if path is None:
+            readings = [
+                Reading(tokenizer_folder=None, prefix=prefix or "", append_eos=bool(eos))
+                for prefix, eos in (
+                    (options.query_prefix, options.append_eos),
+                    (options.passage_prefix, options.append_eos),
+                )
+            ]
+            loaded = LoadedCheckpoint(
+                encoder=cast(Encoder, None), queries=readings[0], passages=readings[1]
+            )
+        else:
+            loaded = load_checkpoint(
+                Checkpoint(path=path.absolute(), step=None, layout=""),
+                options,
+                device="cpu",
+                precision="fp32",
+            )
+        name = path.name if path else "nothing"
+        return self._validator.tokenize(loaded, name=name, listener=listener)
 
     def run(
         self,

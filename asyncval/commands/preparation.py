@@ -43,6 +43,7 @@ def check_options(config: ValidationConfig) -> None:
         "--p_max_len": config.p_max_len,
         "--per_device_eval_batch_size": config.per_device_eval_batch_size,
         "--retrieve_batch_size": config.retrieve_batch_size,
+        "--cache_max_bytes": config.cache_max_bytes,
         "--max_num_valid": getattr(config, "max_num_valid", None),
         "--patience": getattr(config, "patience", None),
     }
@@ -222,6 +223,7 @@ def worker_setup(
         queries_at_once=config.retrieve_batch_size,
         search_backend=config.search_backend,
         cache_dir=str(config.cache_dir.absolute()),
+        cache_max_bytes=config.cache_max_bytes,
         output_dir=str(output_dir.absolute()) if output_dir else None,
         write_run=config.write_run,
         write_embeddings=config.write_embeddings,

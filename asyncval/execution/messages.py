@@ -53,6 +53,7 @@ class WorkerSetup:
     queries_at_once: int | None
     search_backend: SearchBackend
     cache_dir: str
+    cache_max_bytes: int | None
     output_dir: str | None
     write_run: str
     write_embeddings: bool

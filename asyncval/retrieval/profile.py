@@ -14,7 +14,9 @@ from asyncval.core.ports import Clock
 if TYPE_CHECKING:
     from asyncval.retrieval.encode import Encoding, Forward, Portion
 
-ROWS = {"cpu": 2048, "cuda:0": 16384}
+CPU_SIZE = (2048, 768)
+GPU_SIZE = (16384, 4096)
+"""Rows and columns of a matrix product that is large enough to show what the machine can."""
 REPEATS = 5
 SHORT, LONG = 4, 16
 """Tokens of the two texts that tell what a token costs."""
@@ -105,11 +107,11 @@ def matmul_rate(encoding: "Encoding", clock: Clock) -> float:
     device, num_workers = encoding.device, encoding.num_workers
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     dtype = dtypes[encoding.precision]
-    rows = ROWS.get(device, ROWS["cuda:0"])
-    hidden = 768
+    is_gpu = device.startswith("cuda")
+    rows, hidden = GPU_SIZE if is_gpu else CPU_SIZE
     inputs = torch.ones((rows, hidden), dtype=dtype, device=device)
     weights = torch.ones((4 * hidden, hidden), dtype=dtype, device=device)
-    synchronize: Callable[[], Any] = torch.cuda.synchronize if device != "cpu" else lambda: None
+    synchronize: Callable[[], Any] = torch.cuda.synchronize if is_gpu else lambda: None
 
     def product(_: int) -> None:
         torch.nn.functional.linear(inputs, weights)

@@ -9,6 +9,7 @@ by whoever uses it. Neither writing nor reading holds more than some thousand te
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
 from asyncval.core.types import Text
+from asyncval.retrieval.pruning import hold, prune
 
 FORMAT = 2
 TEXTS_AT_ONCE = 4096
@@ -238,10 +240,18 @@ class Tokenizer:
 
 
 class TokenCache:
-    """Token stores in a folder, shared by processes and found again after a restart."""
+    """Token stores in a folder, shared by processes and found again after a restart.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        folder: Where.
+        max_bytes: What the stores may take; beyond it those that were not used for longest are
+            removed, but none that a process uses. None for no limit.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int | None = None) -> None:
+        self._folder = folder / "tokens"
+        self._max_bytes = max_bytes
+        self._held: dict[Path, int] = {}
 
     def get(
         self,
@@ -265,8 +275,8 @@ class TokenCache:
             CheckpointBroken: Most tokens are unknown, so the tokenizer is not the right one.
         """
         wanted = json.dumps([FORMAT, content, tokenizer.digest, *astuple(recipe)])
-        place = self._folder / "tokens" / hashlib.sha256(wanted.encode()).hexdigest()[:32]
-        if not place.exists():
+        place = self._folder / hashlib.sha256(wanted.encode()).hexdigest()[:32]
+        while not self._hold(place):
             self._make(place, texts(), tokenizer, recipe, on_progress)
         store = _open_store(place)
         if store.unknown_rate > MAX_UNKNOWN:
@@ -275,6 +285,22 @@ class TokenCache:
                 "fit these texts, or its vocabulary is missing."
             )
         return store
+
+    def _hold(self, place: Path) -> bool:
+        """Keep a store from being removed while this process lives; say whether it is there."""
+        held = hold(place)
+        if held is None:
+            return False
+        if place in self._held:
+            os.close(self._held.pop(place))
+        else:  # it was made, or is used for the first time: others may have to go
+            self._prune()
+        self._held[place] = held
+        return True
+
+    def _prune(self) -> None:
+        if self._max_bytes is not None:
+            prune(self._folder, max_bytes=self._max_bytes)
 
     def _make(
         self,

@@ -168,6 +168,20 @@ class Validator:
             corpora=corpora,
         )
 
+    def tokenize(
+        self,
+        loaded: LoadedCheckpoint,
+        *,
+        name: str,
+        listener: ProgressListener = lambda progress: None,
+    ) -> int:
+        """Tokenise all texts for a checkpoint, which is called `name`; return their number."""
+        phases = _Phases(self._clock, listener)
+        tokenizers = load_tokenizers(loaded, self._task.options, name=name)
+        with phases.phase("tokenize"):
+            tokens = self._tokenize(loaded, tokenizers, phases)
+        return tokens.num_passages + tokens.num_queries
+
     def _tokenize(
         self, loaded: LoadedCheckpoint, tokenizers: Tokenizers, phases: _Phases
     ) -> _Tokens:

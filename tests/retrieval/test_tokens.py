@@ -1,3 +1,4 @@
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -306,3 +307,15 @@ def test_ids_of_any_length_are_kept_as_they_are(cache, tokenizer):
     names = ["", "7", "x" * 3000, "ü☃", " a\t", "007"]
     texts = [Text(id=name, text="ocean") for name in names]
     assert list(store_of(cache, tokenizer, texts).text_ids) == names
+
+
+def test_beyond_its_limit_the_cache_forgets_what_nobody_uses(tmp_path, tokenizer):
+    texts = make_texts(make_sentences(20))
+    for content in ("one", "two", "three"):
+        cache = TokenCache(tmp_path / "cache", max_bytes=1)  # as another process each time
+        store = store_of(cache, tokenizer, texts, content=content)
+        again = store_of(cache, tokenizer, texts, content=f"{content} too")
+        assert len(store) == len(again) == 20
+        assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 2
+        for descriptor in cache._held.values():  # as when that process ends
+            os.close(descriptor)
