@@ -11,7 +11,7 @@ import pytest
 from asyncval.api import read_qrels, read_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
 
 # recipe -> (its last training, its run)
 RECIPES = {

@@ -148,17 +148,54 @@ def test_texts_are_training_lines_with_ids_titles_and_scores(mine, checkpoint):
         assert each["score"] == pytest.approx(by_id[each["docid"]], abs=1e-5)
 
 
-def test_the_trainer_reads_the_texts(mine, checkpoint, bert_folder, tmp_path):
-    from trainer.train import main as train
+def train(bert_folder, tmp_path, **flags):
+    from trainer.train import main as run
 
-    mine("--write_scores", **checkpoint, depth_range=(1, 6))
     flags = {
-        "model_name_or_path": bert_folder, "train_file": tmp_path / "mined",
-        "output_dir": tmp_path / "training", "train_n_passages": 3, "objective": "kl",
-        "max_steps": 1, "save_strategy": "no", "use_cpu": True, "report_to": "none",
+        "model_name_or_path": bert_folder, "output_dir": tmp_path / "training",
+        "p_max_len": 32, "train_n_passages": 3, "max_steps": 1, "save_strategy": "no",
+        "use_cpu": True, "report_to": "none", **flags,
     }  # fmt: skip
-    train([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
+    run([str(word) for name, value in flags.items() for word in (f"--{name}", value)])
     assert (tmp_path / "training" / "model.safetensors").exists()
+
+
+def test_the_trainer_learns_from_the_scores(mine, checkpoint, bert_folder, tmp_path):
+    mine("--write_scores", **checkpoint, depth_range=(1, 6))
+    train(bert_folder, tmp_path, train_file=tmp_path / "mined", objective="kl")
+
+
+@pytest.mark.parametrize("form", ["texts", "ids", "commas", "spaces"])
+def test_the_trainer_reads_every_form(mine, run_file, files, bert_folder, tmp_path, form):
+    assert mine(run_file=run_file, form=form, depth_range=(1, 6))[0] == 0
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(each.read_text() for each in sorted(files.corpus.iterdir())))
+    flags = {"train_file": tmp_path / "mined"}
+    if form in ("commas", "spaces"):
+        flags = {"train_qrels": files.qrels, "neg_file": tmp_path / "mined"}
+        flags["train_query_file"] = files.queries
+    if form != "texts":
+        flags["corpus_file"] = corpus
+    train(bert_folder, tmp_path, **flags)
+
+
+def test_the_trainer_reads_token_ids(mine, run_file, files, bert_folder, tmp_path):
+    for name, count in (("corpus", 60), ("queries", NUM_QUERIES)):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(
+                json.dumps({"text_id": f"{name[0].replace('c', 'p')}{i}", "text": [5 + i % 9]})
+                + "\n"
+                for i in range(count)
+            )
+        )
+    code, _ = mine(
+        run_file=run_file,
+        query_file=tmp_path / "queries.jsonl",
+        candidate_dir=tmp_path / "corpus.jsonl",
+        depth_range=(1, 6),
+    )
+    assert code == 0
+    train(bert_folder, tmp_path, train_file=tmp_path / "mined")
 
 
 def test_ids_name_positives_and_negatives(mine, run_file):
