@@ -108,3 +108,39 @@ def test_half_precision_embeddings_are_compared_in_single_precision():
         loss = contrastive_loss(queries, passages, temperature=0.01)
     assert loss.dtype == torch.float32
     assert loss.item() == contrastive_loss(queries.float(), passages, temperature=0.01).item()
+
+
+def test_retromaes_sum_is_ours_divided_by_the_number_of_passages():
+    """It takes the mean over all elements of the KL, and adds w times the contrastive loss."""
+    weight, temperature, n = 0.01, 0.5, 3
+    queries, passages, teacher, own = groups(n, seed=4)
+
+    def log_softmax(rows):
+        return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+
+    student, wanted = log_softmax(own / temperature), log_softmax(teacher)
+    kl = np.mean(np.exp(wanted) * (wanted - student))
+    everything = log_softmax(queries @ passages.T / temperature)
+    contrastive = -np.mean([everything[i, i * n] for i in range(3)])
+    tensors = list(map(torch.tensor, (queries, passages)))
+    ours = kl_loss(*tensors, torch.tensor(teacher), temperature=temperature)
+    ours = ours + n * weight * contrastive_loss(*tensors, temperature=temperature)
+    assert ours.item() / n == pytest.approx(kl + weight * contrastive, rel=1e-5)
+
+
+def test_disentangled_retrievers_loss_is_ours_with_its_inverse_temperature_and_mask():
+    """Its columns are all positives, then all negatives; what is relevant gets -10000."""
+    inverse, n = 2.5, 3
+    queries, passages, _, _ = groups(n, seed=5)
+    positives = passages[::n]
+    negatives = np.concatenate([passages[i * n + 1 : (i + 1) * n] for i in range(3)])
+    scores = inverse * queries @ np.concatenate([positives, negatives]).T
+    scores[0, 1] = -10000  # the positive of query 1 is relevant to query 0, too,
+    scores[2, 3] = -10000  # and the first negative of query 0 to query 2
+    expected = np.mean([np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(scores)])
+    excluded = torch.zeros(3, 3 * n, dtype=torch.bool)
+    excluded[0, n] = excluded[2, 1] = True
+    loss = contrastive_loss(
+        torch.tensor(queries), torch.tensor(passages), temperature=1 / inverse, excluded=excluded
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
