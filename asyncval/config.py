@@ -116,10 +116,10 @@ class ModelConfig:
     """The model that an adapter changes. Default: the folder that the adapter names."""
     tokenizer_name_or_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """The tokenizer. Default: the checkpoint's own, else one above it or beside its base model."""
-    q_max_len: int = 32
-    """The most tokens of a query, special tokens included."""
-    p_max_len: int = 128
-    """The most tokens of a passage, special tokens included."""
+    q_max_len: MaybeInt = None
+    """The most tokens of a query with special tokens. Default: what our trainer says, or 32."""
+    p_max_len: MaybeInt = None
+    """The most tokens of a passage with special tokens. Default: what our trainer says, or 128."""
     query_prefix: MaybeText = None
     """Put before every query. Default: what the checkpoint says, or nothing."""
     passage_prefix: MaybeText = None

@@ -136,6 +136,8 @@ def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:
             "prompts": {"query": texts.query_prefix, "document": texts.passage_prefix},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine" if model.query_tower.normalize else "dot",
+            # Ours: the library has one length for both sides, Asyncval takes these.
+            "max_lengths": {"query": texts.q_max_len, "document": texts.p_max_len},
         },
     }
     for folders in towers.values():

@@ -200,6 +200,7 @@ class _Loader:
             tokenizer_folder=folder_of(find_tokenizer(folder, options, place=prefix)),
             max_length=min((limit for limit in limits if limit), default=None),
             lower_case=bool(settings.get("do_lower_case")),
+            trained_length=_trained_length(read_config(folder, MODEL_CONFIG), task[0]),
             special_tokens=kind != "StaticEmbedding",
             append_eos=bool(options.append_eos),
         )
@@ -219,6 +220,13 @@ def _refuse_other_models(model_config: Mapping[str, Any]) -> None:
             f"{MODEL_CONFIG} says {kind}: {OTHER_MODELS[kind]}, so there are no vectors to search "
             "with."
         )
+
+
+def _trained_length(model_config: Mapping[str, Any], task: str) -> int | None:
+    """Return the length that our trainer adds; the library keeps one for queries and passages."""
+    lengths = model_config.get("max_lengths")
+    value = lengths.get(task) if isinstance(lengths, dict) else None
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _tokenizer_length(folder: Folder, prefix: str) -> int | None:

@@ -90,8 +90,8 @@ class EncoderOptions:
     similarity: Similarity | None = None
     query_prefix: str | None = None
     passage_prefix: str | None = None
-    q_max_len: int = 32
-    p_max_len: int = 128
+    q_max_len: int | None = None
+    p_max_len: int | None = None
     append_eos: bool | None = None
     tokenizer: str | None = None
     trust_remote_code: bool = False
@@ -102,11 +102,13 @@ class Reading:
     """How a tower wants its texts to become tokens.
 
     `tokenizer_folder` has the tokenizer, None where the checkpoint carries none.
-    `max_length` is the largest number of tokens that the model can take.
+    `max_length` is the largest number of tokens that the model can take, `trained_length` the one
+    that it was trained with, None where the checkpoint does not say.
     """
 
     tokenizer_folder: Path | None
     max_length: int | None = None
+    trained_length: int | None = None
     prefix: str = ""
     lower_case: bool = False
     special_tokens: bool = True

@@ -7,6 +7,9 @@ from asyncval.core.errors import CheckpointUnsupported
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Text
 from asyncval.retrieval.tokens import Recipe, TokenCache, Tokenizer, TokenStore
 
+DEFAULT_LENGTHS = (32, 128)
+"""Tokens of a query and of a passage, as in the toolkits, where nobody says otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenizers:
@@ -71,8 +74,9 @@ def load_tokens(
         CheckpointBroken: The tokenizer does not know these texts.
         InvalidData: The texts cannot be tokenised.
     """
-    wanted = options.q_max_len if is_query else options.p_max_len
     reading = loaded.queries if is_query else loaded.passages
+    asked = options.q_max_len if is_query else options.p_max_len
+    wanted = asked or reading.trained_length or DEFAULT_LENGTHS[0 if is_query else 1]
     length = min(wanted, reading.max_length or wanted)
     store = cache.get(
         content=content,

@@ -54,6 +54,7 @@ def test_a_checkpoint_has_the_sentence_transformers_layout_and_nothing_else(trai
         "prompts": {"query": "q: ", "document": ""},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
+        "max_lengths": {"query": 8, "document": 12},
     }
 
 

@@ -73,6 +73,21 @@ def test_a_validation_has_the_vectors_of_the_training(request, train, tmp_path, 
     assert not encoder.remarks
 
 
+def test_texts_are_cut_as_they_were_in_the_training_unless_a_flag_says_otherwise(train, tmp_path):
+    folder = train(max_steps=2, q_max_len=9, p_max_len=14) / "checkpoint-2"
+    path = tmp_path / "texts.jsonl"
+    path.write_text(json.dumps({"_id": "1", "text": "word1 " * 40}) + "\n")
+
+    def lengths(**flags):
+        encoder = TextEncoder(
+            folder, EncodingConfig(cache_dir=tmp_path / "cache", **flags), device="cpu"
+        )
+        return [int(encoder.tokenize([path], is_query=each).lengths[0]) for each in (True, False)]
+
+    assert lengths() == [9, 14]
+    assert lengths(q_max_len=5, p_max_len=6) == [5, 6]
+
+
 @pytest.mark.parametrize("start", ["decoder_folder", "t5_folder"])
 def test_every_text_ends_with_its_end_of_text_token_once(request, train, start):
     request.getfixturevalue(start)

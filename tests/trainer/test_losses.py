@@ -122,9 +122,9 @@ def test_retromaes_sum_is_ours_divided_by_the_number_of_passages():
     kl = np.mean(np.exp(wanted) * (wanted - student))
     everything = log_softmax(queries @ passages.T / temperature)
     contrastive = -np.mean([everything[i, i * n] for i in range(3)])
-    tensors = list(map(torch.tensor, (queries, passages)))
-    ours = kl_loss(*tensors, torch.tensor(teacher), temperature=temperature)
-    ours = ours + n * weight * contrastive_loss(*tensors, temperature=temperature)
+    q, p, t = map(torch.tensor, (queries, passages, teacher))
+    ours = kl_loss(q, p, t, temperature=temperature)
+    ours = ours + n * weight * contrastive_loss(q, p, temperature=temperature)
     assert ours.item() / n == pytest.approx(kl + weight * contrastive, rel=1e-5)
 
 
