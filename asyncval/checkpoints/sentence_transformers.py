@@ -86,13 +86,13 @@ class SentenceTransformers:
         chains = [_chain(folder, task) for task in TASKS]
         prompts, remarks = _prompts(model_config)
         similarity = Fact(_similarity(model_config), MODEL_CONFIG)
-        if similarity.value is None and options.similarity is None:
+        is_unit = all(chain[-1][0] == "Normalize" for chain in chains)
+        if similarity.value is None and options.similarity is None and not is_unit:
             remarks += (
                 "--similarity cos is assumed, as the library does: the checkpoint says none.",
             )
         poolings = [_pooling_of(folder, chain) for chain in chains]
         tokenizers = [find_tokenizer(folder, options, place=chain[0][1]) for chain in chains]
-        is_unit = all(chain[-1][0] == "Normalize" for chain in chains)
         return describe(
             folder,
             options,

@@ -201,6 +201,10 @@ def test_where_no_similarity_is_recorded_it_is_the_librarys_and_that_is_told(tmp
     np.testing.assert_allclose(encode(said), plain_vectors(folder, "mean"), atol=1e-5)
 
 
+def test_of_unit_vectors_any_similarity_is_the_same_and_nothing_is_told(save):
+    assert load(save("Normalize", model_config={"similarity_fn_name": None})).assumed == ()
+
+
 def test_a_similarity_that_cannot_be_searched_is_refused(save):
     with pytest.raises(CheckpointUnsupported, match="'euclidean'"):
         load(save(model_config={"similarity_fn_name": "euclidean"}))
