@@ -91,9 +91,9 @@ class OpenMatch:
         settings = _settings(folder)
         pooling = Fact(POOLINGS[settings.pooling], CONFIG)
         if settings.has_decoder:
-            pooling = Fact("cls", f"{settings.kinds[0]}: the decoder's first token")
+            pooling = Fact("cls", f"the decoder of {settings.kinds[0]}")
         elif settings.pooling == "no":  # the feature is one vector already
-            pooling = Fact("cls", f"{CONFIG}: {settings.feature} as it is")
+            pooling = Fact("cls", f"{settings.feature} of {CONFIG}")
         layers = [weights for places in settings.layers().values() for weights, _ in places]
         return describe(
             folder,

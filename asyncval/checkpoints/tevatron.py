@@ -37,7 +37,7 @@ class Tevatron:
     """What the trainer of Tevatron 0.1 (v1) writes, with its pooler or untied."""
 
     name = "tevatron"
-    pooling = Fact("cls", "Tevatron v1 knows no other")
+    pooling = Fact("cls", "the layout tevatron")  # v1 knows no other
 
     def recognises(self, folder: Folder) -> bool:
         """Say whether there are two transformers or a pooler, and RetroMAE is not the writer."""

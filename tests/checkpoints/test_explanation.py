@@ -26,7 +26,7 @@ def report_of(made, capsys, *flags):
             {
                 "layout": "tevatron",
                 "towers": "the checkpoint itself (one for queries and passages)",
-                "pooling": "cls (Tevatron v1 knows no other)",
+                "pooling": "cls (the layout tevatron)",
                 "head": "a linear layer, 16 to 8 (pooler_config.json)",
                 "normalize": "yes (pooler_config.json)",
                 "similarity": "ip (assumed)",
@@ -49,7 +49,7 @@ def report_of(made, capsys, *flags):
             (),
             {
                 "layout": "openmatch",
-                "pooling": "cls (T5Model: the decoder's first token)",
+                "pooling": "cls (the decoder of T5Model)",
                 "normalize": "no (openmatch_config.json)",
             },
         ),
@@ -127,4 +127,4 @@ def test_lines_for_people_have_the_same(tmp_path, capsys):
     explain(parse(ExplainConfig, [str(made.folder)], command="explain"))
     out = capsys.readouterr().out
     assert "layout:" in out
-    assert "cls (Tevatron v1 knows no other)" in out
+    assert "cls (the layout tevatron)" in out

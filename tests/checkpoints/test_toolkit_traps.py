@@ -99,7 +99,11 @@ def test_a_pooler_that_says_nothing_of_length_leaves_it_unless_a_flag_does(tmp_p
             {"normalize": True},
             ["--normalize says True", "pooler_config.json says False"],
         ),
-        (tevatron.untied, {"pooling": "mean"}, ["--pooling says 'mean'", "Tevatron v1"]),
+        (
+            tevatron.untied,
+            {"pooling": "mean"},
+            ["--pooling says 'mean'", "the layout tevatron says 'cls'"],
+        ),
         (
             openmatch.tied,
             {"pooling": "mean"},
@@ -108,7 +112,7 @@ def test_a_pooler_that_says_nothing_of_length_leaves_it_unless_a_flag_does(tmp_p
         (
             openmatch.t5_decoder,
             {"pooling": "mean"},
-            ["--pooling says 'mean'", "T5Model: the decoder's first token"],
+            ["--pooling says 'mean'", "the decoder of T5Model says 'cls'"],
         ),
         (openmatch.tied, {"normalize": True}, ["--normalize says True", "json says False"]),
         (
@@ -168,6 +172,14 @@ def test_a_colbert_that_looks_like_a_dense_model_is_remarked_on(tmp_path):
     torch.save(dict(zip(names, (weight, bias) * 2, strict=True)), folder / "pooler.pt")
     change_json(folder / "pooler_config.json", output_dim=32)
     assert any("ColBERT" in each for each in load(folder).assumed)
+
+
+def test_a_configuration_beside_two_towers_is_remarked_on(tmp_path):
+    folder = retromae.untied_mean(tmp_path / "run").folder
+    assert load(folder, pooling="mean").assumed == ()
+    shutil.copy(folder / "query_model" / "config.json", folder / "config.json")
+    [remark] = load(folder, pooling="mean").assumed
+    assert "config.json beside two transformers" in remark
 
 
 # OpenMatch
