@@ -6,6 +6,7 @@ class of this file, not numpy's: what numpy would do with a forged state never h
 
 import gzip
 import pickle
+import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -21,6 +22,8 @@ PLAIN_KINDS = "biufSU"
 """Numbers, bytes and text: the kinds of array whose bytes are all that they are."""
 BROKEN = (
     pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
     AttributeError,
     EOFError,
     IndexError,
@@ -60,7 +63,7 @@ def is_pickle(path: Path) -> bool:
             return False
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # the one in Python: that in C takes memory as it is told
     def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file)
         self._path = path

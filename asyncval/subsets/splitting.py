@@ -14,6 +14,7 @@ from asyncval.core.errors import InvalidData, InvalidOption, NothingToDo, Output
 from asyncval.core.sampling import Rankings, Reservoir, Wanted, fitting_depth, judged_passages
 from asyncval.core.types import Judgements, QuerySet, RunType, TextForm
 from asyncval.data.collection import PASSAGES
+from asyncval.data.folders import qrels_in
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run
 from asyncval.data.sources import passage_files
@@ -111,7 +112,8 @@ def split(
         raise InvalidOption(f"--num_splits {num_splits}: must be 1 or more.")
     files = passage_files(candidates, form=form)
     _check_output(output_dir)
-    judgements = {path: read_qrels(path) for path in dict.fromkeys(choice.qrel_files)}
+    qrel_files = dict.fromkeys(map(qrels_in, choice.qrel_files))
+    judgements = {path: read_qrels(path) for path in qrel_files}
     names = {path: path.name if path in enclosed else str(path) for path in choice.run_files}
     wanted, depths = _choose(choice, list(judgements.values()), names)
     with written_aside(output_dir, last=FILE_NAME) as place:

@@ -2,6 +2,7 @@ import gzip
 import os
 import pickle
 import pickletools
+import resource
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 
@@ -173,6 +174,34 @@ def test_an_array_whose_bytes_do_not_fit_its_shape_is_refused(tmp_path, state):
     (tmp_path / "p").write_bytes(array_state(**state))
     with pytest.raises(InvalidData, match="cannot be read as a pickle"):
         read_embeddings([tmp_path / "p"])
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        b"Nr\xff\xff\xff\x7f.",  # a note under the highest number that there is
+        b"\x8d\xff\xff\xff\xff\xff\xff\xff\x00.",  # a text of 2**56 bytes
+        b"\x96\xff\xff\xff\xff\xff\xff\xff\x00.",  # the same as a bytearray
+        b"0.",
+        b"R.",
+        b"\x94.",
+        b"(((.",
+        b"K\x01Q.",  # a persistent id
+        b"\x82\x01.",  # an extension
+        b"cposix\nsystem\n.",
+    ],
+    ids=str,
+)
+def test_operations_that_no_pickle_of_ours_has_are_refused(tmp_path, operations):
+    (tmp_path / "p").write_bytes(b"\x80\x04" + operations)
+    before = peak_kilobytes()
+    with pytest.raises(InvalidData, match="/p' "):
+        read_embeddings([tmp_path / "p"])
+    assert peak_kilobytes() - before < 1 << 20
+
+
+def peak_kilobytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_an_array_that_is_put_together_as_numpy_does_is_read(tmp_path):

@@ -20,6 +20,7 @@ def read(path, content):
         "1\td1\t2\n1\td2\t0\n2\td1\t-1\n",
         "1 d1 2\n1 d2 0\n2 d1 -1\n",
         "query-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\n2\td1\t-1\n",
+        "qid\titer\tdocid\trel\n1\t0\td1\t2\n1\t0\td2\t0\n2\t0\td1\t-1\n",
         "query_id corpus_id score\n1 d1 2\n1 d2 0\n2 d1 -1\n",
         "\ufeffquery-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\n2\td1\t-1\n",
         pytest.param(gzip.compress(b"1 0 d1 2\n1 0 d2 0\n2 0 d1 -1\n"), id="gzipped"),
@@ -29,8 +30,10 @@ def test_four_columns_and_three_with_or_without_a_header_say_the_same(tmp_path, 
     assert read(tmp_path / "qrels.tsv", content) == {"1": {"d1": 2, "d2": 0}, "2": {"d1": -1}}
 
 
-def test_pairs_are_relevant_and_may_have_several_passages(tmp_path):
-    assert read(tmp_path / "q", "1\td1\n2\td2,d3\n") == {"1": {"d1": 1}, "2": {"d2": 1, "d3": 1}}
+@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\n"])
+def test_pairs_are_relevant_and_may_have_several_passages(tmp_path, header):
+    pairs = {"1": {"d1": 1}, "2": {"d2": 1, "d3": 1}}
+    assert read(tmp_path / "q", f"{header}1\td1\n2\td2,d3\n\n") == pairs
 
 
 def test_ids_stay_strings_with_their_zeros(tmp_path):

@@ -32,6 +32,15 @@ def test_a_manifest_has_digests_of_all_that_went_in_and_came_out(files):
         assert len(content.splitlines()) == file["passages"]
 
 
+def test_judgements_of_a_beir_folder_are_described_by_their_file(files):
+    folder = files.folder / "beir" / "qrels"
+    folder.mkdir(parents=True)
+    (folder / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tp40\t1\n")
+    manifest = files.split(qrel_files=[folder.parent])
+    assert [each.path for each in manifest.qrels] == [str(folder / "test.tsv")]
+    assert manifest_remarks([files.folder / "subset"], [folder.parent]) == []
+
+
 def test_the_same_call_writes_the_same_bytes(files):
     files.split(num_random=3)
     files.split("again", num_random=3)
