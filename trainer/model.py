@@ -13,6 +13,9 @@ from trainer.errors import InputError
 
 Pooling = Literal["cls", "mean", "last", "decoder"]
 
+# A core is busy with so many texts, and what is padding costs as much as text.
+CPU_CHUNK_SIZE = 16
+
 # A saved encoder of these looks like an encoder-decoder to `AutoModel`.
 T5_TYPES = ("t5", "mt5", "umt5", "longt5")
 
@@ -93,21 +96,31 @@ class Tower(nn.Module):
         return nn.functional.normalize(embeddings, dim=-1) if self.normalize else embeddings
 
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Do the same, while training perhaps in the memory of one chunk.
+        """Do the same in chunks of texts of like length, whose padding is their own.
 
-        Gao et al. (2021), GradCache: embed without activations, take the gradient of the loss
-        by the embeddings, then embed each chunk again, with the same dropout, for the weights'.
-        This is activation checkpointing with a chunk as the unit, and autograd does the order.
+        With a chunk size this takes the memory of one chunk. Gao et al. (2021), GradCache: embed
+        without activations, take the gradient of the loss by the embeddings, then embed each chunk
+        again, with the same dropout, for the weights'. This is activation checkpointing with a
+        chunk as the unit, and autograd does the order.
         """
-        if not self.chunk_size or not self.training:
-            return self.embed(tokens)
+        saves_memory = self.training and self.chunk_size > 0
+        embed = self._again if saves_memory else self.embed
         num_texts = len(tokens["input_ids"])
-        chunks = [
-            {name: values[start : start + self.chunk_size] for name, values in tokens.items()}
-            for start in range(0, num_texts, self.chunk_size)
-        ]
-        embeddings = [checkpoint(self.embed, chunk, use_reentrant=False) for chunk in chunks]
-        return torch.cat(embeddings)
+        all_at_once = CPU_CHUNK_SIZE if tokens["input_ids"].is_cpu else num_texts
+        size = self.chunk_size if saves_memory else all_at_once
+        if num_texts <= size:
+            return embed(tokens)
+        lengths, order = tokens["attention_mask"].sum(dim=1).sort(stable=True)  # [B]
+        embeddings = []
+        for rows, longest in zip(torch.split(order, size), torch.split(lengths, size), strict=True):
+            width = int(longest[-1])  # texts are padded on the right
+            embeddings.append(embed({name: each[rows, :width] for name, each in tokens.items()}))
+        return torch.cat(embeddings)[order.argsort()]
+
+    def _again(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Embed without activations, and with them when the gradient is wanted."""
+        embeddings: Tensor = checkpoint(self.embed, tokens, use_reentrant=False)
+        return embeddings
 
 
 class BiEncoder(nn.Module):

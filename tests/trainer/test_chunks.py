@@ -81,3 +81,20 @@ def test_the_activations_of_one_chunk_at_a_time_are_kept():
         return most
 
     assert peak(encoder(chunk_size=4).train()) < peak(encoder().train()) / 5
+
+
+@pytest.mark.parametrize("chunk_size", [0, 4])
+def test_texts_of_like_length_are_embedded_together_and_come_back_in_order(monkeypatch, chunk_size):
+    monkeypatch.setattr("trainer.model.CPU_CHUNK_SIZE", 100)
+    texts = tokens(40, 9)
+    whole = encoder().train()
+    expected = whole(texts, texts)[0]
+    monkeypatch.setattr("trainer.model.CPU_CHUNK_SIZE", 7)
+    model = encoder(chunk_size=chunk_size).train()
+    shapes = []
+    model.query_tower.transformer.register_forward_pre_hook(
+        lambda _, args, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    torch.testing.assert_close(model.query_tower(texts), expected, atol=1e-5, rtol=1e-5)
+    assert max(rows for rows, _ in shapes) == (chunk_size or 7)
+    assert sum(rows * width for rows, width in shapes) < 0.8 * 40 * 9
