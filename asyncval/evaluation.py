@@ -150,15 +150,25 @@ class Evaluation:
             checkpoint, listener=listener, shrink=shrink, dimension=dimension
         )
         setup = self._setup
-        if setup.output_dir is not None:
-            write_outputs(
-                outcome,
-                Path(setup.output_dir),
-                name=checkpoint.name,
-                runs=cast(WriteRun, setup.write_run),
-                embeddings=setup.write_embeddings,
-            )
-        return outcome.result
+        if setup.output_dir is None:
+            return outcome.result
+        clock = SystemClock()
+        start = clock.monotonic()
+        write_outputs(
+            outcome,
+            Path(setup.output_dir),
+            name=checkpoint.name,
+            runs=cast(WriteRun, setup.write_run),
+            embeddings=setup.write_embeddings,
+        )
+        return _with_phase(outcome.result, "write", clock.monotonic() - start)
+
+
+def _with_phase(result: Result, name: str, seconds: float) -> Result:
+    """Return a result that took so much longer."""
+    before = dict(result.seconds)
+    total = before.pop("total") + seconds
+    return replace(result, seconds={**before, name: seconds, "total": total})
 
 
 def resolve_device(name: str) -> str:

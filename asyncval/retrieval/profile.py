@@ -37,6 +37,14 @@ class Work:
         self.squares += portion.sum_of_squares
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """A text of L tokens takes `linear` L + `quadratic` L² floating point operations."""
+
+    linear: float
+    quadratic: float
+
+
 @dataclass(slots=True)
 class Speedometer:
     """Adds up what was encoded for one checkpoint.
@@ -44,16 +52,21 @@ class Speedometer:
     Args:
         device: Where.
         rate: The machine's best, in operations per second; 0 where it is not known.
+        costs: That of each tower's tokens, where it was found for a checkpoint before: all of a
+            run are of one architecture.
     """
 
     device: str
     rate: float
-    _works: list[tuple["Forward", Work]] = field(default_factory=list)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    _works: list[tuple[str, Work]] = field(default_factory=list)
 
-    def work(self, forward: "Forward") -> Work:
+    def work(self, tower: str, forward: "Forward") -> Work:
         """Return where to count what a tower encodes."""
+        if tower not in self.costs:
+            self.costs[tower] = cost_of(forward, device=self.device)
         work = Work()
-        self._works.append((forward, work))
+        self._works.append((tower, work))
         return work
 
     def speed(self, seconds: float) -> dict[str, float]:
@@ -66,7 +79,8 @@ class Speedometer:
         tokens = sum(work.tokens for _, work in self._works)
         padded = sum(work.padded for _, work in self._works)
         operations = sum(
-            count_operations(forward, work, device=self.device) for forward, work in self._works
+            self.costs[tower].linear * work.tokens + self.costs[tower].quadratic * work.squares
+            for tower, work in self._works
         )
         return {
             "tokens_per_second": tokens / seconds if seconds else 0.0,
@@ -75,11 +89,8 @@ class Speedometer:
         }
 
 
-def count_operations(forward: "Forward", work: Work, *, device: str) -> float:
-    """Return the floating point operations that real tokens took in matrix products.
-
-    A text of L tokens takes aL + bL²: two texts tell a and b.
-    """
+def cost_of(forward: "Forward", *, device: str) -> Cost:
+    """Return what matrix products cost a tower: two texts of different lengths tell it."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
@@ -96,8 +107,7 @@ def count_operations(forward: "Forward", work: Work, *, device: str) -> float:
         counts.append(float(counter.get_total_flops()))
     short, long = counts
     quadratic = (long / LONG - short / SHORT) / (LONG - SHORT)
-    linear = short / SHORT - quadratic * SHORT
-    return linear * work.tokens + quadratic * work.squares
+    return Cost(linear=short / SHORT - quadratic * SHORT, quadratic=quadratic)
 
 
 def matmul_rate(encoding: "Encoding", clock: Clock) -> float:

@@ -48,14 +48,14 @@ class TopK:
         backend: SearchBackend = "auto",
         device: str = "cpu",
     ) -> None:
-        self._queries = np.ascontiguousarray(queries, dtype=np.float32)
         self._depth = depth + SPARE
+        kind = resolve_backend(backend, device=device, depth=self._depth)
+        on_host = np.ascontiguousarray(queries, dtype=np.float32)
+        self._queries: Vectors = on_host if kind == "faiss" else _on_device(on_host, device)
+        self._find = _finder(kind, device=device)
         self._queries_at_once = queries_at_once or max(len(queries), 1)
         self._scores = np.empty((len(queries), 0), dtype=np.float32)
         self._positions = np.empty((len(queries), 0), dtype=np.int64)
-        self._find = _finder(
-            resolve_backend(backend, device=device, depth=self._depth), device=device
-        )
 
     def add(self, passages: "Vectors", *, first: int) -> None:
         """Search some passages, [P, D] float32, the first of which has the position `first`."""
@@ -84,9 +84,7 @@ class TopK:
         return self._scores, self._positions
 
 
-Finder = Callable[
-    [NDArray[np.float32], "Vectors", int], tuple[NDArray[np.float32], NDArray[np.int64]]
-]
+Finder = Callable[["Vectors", "Vectors", int], tuple[NDArray[np.float32], NDArray[np.int64]]]
 """Queries, passages and depth to scores and rows, [Q, depth]."""
 
 
@@ -131,7 +129,7 @@ def _finder(backend: str, *, device: str) -> Finder:
 
 
 def _find_with_faiss(
-    queries: NDArray[np.float32], passages: "Vectors", depth: int
+    queries: "Vectors", passages: "Vectors", depth: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     faiss = import_faiss()
     faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
@@ -140,7 +138,7 @@ def _find_with_faiss(
 
 
 def _find_with_faiss_gpu(
-    queries: NDArray[np.float32],
+    queries: "Vectors",
     passages: "Vectors",
     depth: int,
     *,
@@ -160,7 +158,7 @@ def _find_with_faiss_gpu(
 
 
 def _find_with_torch(
-    queries: NDArray[np.float32], passages: "Vectors", depth: int, *, device: str
+    queries: "Vectors", passages: "Vectors", depth: int, *, device: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     import torch
 

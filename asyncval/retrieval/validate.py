@@ -12,7 +12,7 @@ from asyncval.core.ports import Clock, ProgressListener
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.types import Checkpoint, LoadedCheckpoint, Progress, QuerySet, Result, Text
 from asyncval.retrieval.encode import Encoding, VectorBuffer, encode_portions
-from asyncval.retrieval.profile import Speedometer, Work, matmul_rate
+from asyncval.retrieval.profile import Cost, Speedometer, Work, matmul_rate
 from asyncval.retrieval.sanity import PassageCheck
 from asyncval.retrieval.score import Scorer
 from asyncval.retrieval.search import TopK
@@ -87,6 +87,7 @@ class Validator:
         self._cache = cache
         self._clock = clock
         self._rate: float | None = None
+        self._costs: dict[str, Cost] = {}
         self._scorers: dict[str, Scorer] = {}
 
     def validate(
@@ -118,7 +119,7 @@ class Validator:
             tokenizers = load_tokenizers(loaded, self._task.options, name=checkpoint.name)
         with phases.phase("tokenize"):
             tokens = self._tokenize(loaded, tokenizers, phases)
-        meter = Speedometer(encoding.device, self._rate)
+        meter = Speedometer(encoding.device, self._rate, self._costs)
         queries = self._encode_queries(tokens, loaded, encoding, phases=phases, meter=meter)
         answers = [
             TopK(
@@ -131,7 +132,7 @@ class Validator:
             for vectors in queries
         ]
         corpora: dict[str, EncodedCorpus] = {}
-        passages = meter.work(loaded.encoder.encode_passages)
+        passages = meter.work("passages", loaded.encoder.encode_passages)
         warnings = [*loaded.assumed, *tokens.shortened]
         for name in tokens.corpora:
             check = PassageCheck(len(tokens.corpora[name]), expected_dimension=dimension)
@@ -231,7 +232,7 @@ class Validator:
         vectors = []
         done = 0
         encoding = replace(encoding, longest=loaded.queries.max_length)
-        work = meter.work(loaded.encoder.encode_queries)
+        work = meter.work("queries", loaded.encoder.encode_queries)
         for queries in tokens.queries:
             with phases.phase("encode queries", done=done, total=tokens.num_queries):
                 advance = partial(phases.advance, before=done)

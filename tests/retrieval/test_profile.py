@@ -4,7 +4,7 @@ import torch
 from transformers import BertModel
 
 from asyncval.retrieval.encode import Encoding, encode_portions
-from asyncval.retrieval.profile import Speedometer, Work, count_operations, matmul_rate
+from asyncval.retrieval.profile import Speedometer, Work, cost_of, matmul_rate
 from tests.models import bert_config
 from tests.retrieval.stores import make_store
 
@@ -26,10 +26,10 @@ def by_hand(lengths):
 
 @pytest.mark.parametrize("lengths", [[7], [3, 11, 30]])
 def test_operations_are_those_of_the_matrix_products_of_real_tokens(lengths):
-    work = Work(tokens=sum(lengths), squares=sum(length**2 for length in lengths), padded=999)
     linear, attention = by_hand(lengths)
-    counted = count_operations(forward, work, device="cpu")
-    assert counted == pytest.approx(linear + attention, rel=1e-6)
+    cost = cost_of(forward, device="cpu")
+    assert cost.linear * sum(lengths) == pytest.approx(linear, rel=1e-6)
+    assert cost.quadratic * sum(n**2 for n in lengths) == pytest.approx(attention, rel=1e-6)
 
 
 def test_a_portion_counts_its_tokens_and_what_padding_made_of_them():
@@ -46,7 +46,7 @@ def test_a_portion_counts_its_tokens_and_what_padding_made_of_them():
 
 def test_speed_is_by_the_second_and_against_the_best_rate():
     meter = Speedometer("cpu", sum(by_hand([10, 10])))
-    work = meter.work(forward)
+    work = meter.work("passages", forward)
     work.tokens, work.squares, work.padded = 20, 200, 25
     speed = meter.speed(4.0)
     assert speed["tokens_per_second"] == 5.0
