@@ -120,9 +120,7 @@ def encode_shard(
     if not config.overwrite and shard.is_there(origin):
         logger.info("%s is there already.", shard.vectors)
         return
-    tokens = encoder.tokenize(files, is_query=is_query, form=form)
-    for remark in encoder.remarks:
-        logger.warning(remark)
+    tokens = tokenize(encoder, files, is_query=is_query, form=form)
     portions = rows_of_shard(encoder, tokens, index, num)
     if not portions:
         raise InputError(
@@ -155,12 +153,26 @@ def rows_of_shard(
 
 
 def load_encoder(checkpoint: Path, config: EncodingConfig, *, device: str) -> TextEncoder:
-    """Load a checkpoint, or say which one cannot be."""
+    """Load a checkpoint, and say what is assumed of it, or say which one cannot be."""
     if not checkpoint.is_dir():
         raise InputError(
             f"--model_name_or_path: there is no folder {str(checkpoint)!r}. Give a checkpoint."
         )
     try:
-        return TextEncoder(checkpoint, config, device=device)
+        encoder = TextEncoder(checkpoint, config, device=device)
     except CheckpointError as error:
         raise InputError(f"--model_name_or_path {str(checkpoint)!r}: {error}") from error
+    for remark in encoder.remarks:
+        logger.warning(remark)
+    return encoder
+
+
+def tokenize(
+    encoder: TextEncoder, files: Sequence[Path], *, is_query: bool, form: TextForm
+) -> TokenStore:
+    """Return the tokens of all texts, and say what is new of them."""
+    before = encoder.remarks
+    tokens = encoder.tokenize(files, is_query=is_query, form=form)
+    for remark in encoder.remarks[len(before) :]:
+        logger.warning(remark)
+    return tokens

@@ -28,7 +28,7 @@ from asyncval.api import (
     read_run,
     read_texts,
 )
-from trainer.encode import load_encoder
+from trainer.encode import load_encoder, tokenize
 from trainer.errors import InputError
 from trainer.flags import Flag, MaybeInt, log_to_stderr, parse
 from trainer.negatives import Mined, id_rows, list_rows, text_rows, with_texts, write_lines
@@ -221,15 +221,13 @@ def search(config: MineConfig, positives: Mapping[str, Sequence[str]]) -> Found:
     assert config.model_name_or_path is not None
     depth = config.depth_range[1]
     encoder = load_encoder(config.model_name_or_path, config, device=config.device)
-    queries = encoder.tokenize(config.query_file, is_query=True, form=config.query_form())
+    queries = tokenize(encoder, config.query_file, is_query=True, form=config.query_form())
     queries = queries.take(
         np.array([row for row, each in enumerate(queries.text_ids) if each in positives])
     )
     form = config.passage_form()
     files = passage_files(config.candidate_dir, form=form)
-    passages = encoder.tokenize(files, is_query=False, form=form)
-    for remark in encoder.remarks:
-        logger.warning(remark)
+    passages = tokenize(encoder, files, is_query=False, form=form)
     query_vectors = encoder.encode(queries, is_query=True)  # [Q, D]
     top = TopK(query_vectors, depth=depth)
     relevant = {each for some in positives.values() for each in some}

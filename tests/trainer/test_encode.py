@@ -160,3 +160,12 @@ def test_a_shard_says_where_it_comes_from(encode, tmp_path):
     assert about["passage_prefix"] == "music "
     assert about["precision"] == "fp32"
     assert len(about["model"]) == len(about["texts"]) == 64
+
+
+def test_what_is_assumed_is_said_once(files, caplog, bert_folder, tmp_path):
+    flags = ["encode", "--model_name_or_path", bert_folder, "--query_file", files.queries,
+             "--candidate_dir", files.corpus, "--encoded_save_path", tmp_path / "vectors",
+             "--cache_dir", tmp_path / "cache", "--devices", "cpu"]  # fmt: skip
+    assert main([str(flag) for flag in flags]) == 0
+    assert caplog.text.count("--pooling cls is assumed") == 1
+    assert caplog.text.count("--p_max_len 128 became 40") == 1
