@@ -46,7 +46,7 @@ query_file: $DATA/dev.query.txt
 candidate_dir: $OUT/subset
 qrel_file: $DATA/qrels.dev.tsv
 metrics: [RR@10, R@100]
-$1
+${1-}
 END
 }
 

@@ -25,7 +25,6 @@ tasks:
   - {name: lotte, query_file: $LOTTE/query.forum, candidate_dir: $LOTTE/corpus.tsv,
      qrel_file: $LOTTE/qrels.forum}
 text_format: tsv
-q_max_len: 24
 metrics: [RR@10, nDCG@10]
 END
 
@@ -35,7 +34,7 @@ train "${COMMON[@]}" --num_train_epochs 5 --output_dir "$OUT/contrast" \
 
 say "Mine hard negatives: the first 200"
 trainer mine --model_name_or_path "$OUT/contrast" --query_file "$DATA/train.query.txt" \
-    --candidate_dir "$OUT/corpus.tsv" --qrel_file "$DATA/qrels.train.tsv" --q_max_len 24 \
+    --candidate_dir "$OUT/corpus.tsv" --qrel_file "$DATA/qrels.train.tsv" \
     --depth_range 1 200 --form spaces --output_file "$OUT/hard.tsv"
 
 say "Distil: the margins of a teacher's scores"
@@ -44,7 +43,7 @@ train "${COMMON[@]}" --num_train_epochs 20 --output_dir "$OUT/distil" \
 
 say "Encode, search, write TREC's form, and evaluate"
 trainer encode --model_name_or_path "$OUT/distil" --encoded_save_path "$OUT/vectors" \
-    --query_file "$DATA/dev.query.txt" --candidate_dir "$OUT/corpus.tsv" --q_max_len 24
+    --query_file "$DATA/dev.query.txt" --candidate_dir "$OUT/corpus.tsv"
 trainer search --query_reps "$OUT/vectors" --passage_reps "$OUT/vectors" --depth 1000 \
     --save_ranking_to "$OUT/dev.trec" --qrel_file "$DATA/qrels.dev.tsv" \
     --metrics RR@10 nDCG@10 R@1000

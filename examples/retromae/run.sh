@@ -12,14 +12,14 @@ COMMON=(--model_name_or_path "$MODEL" --q_max_len 32 --p_max_len 140 --train_n_p
     --corpus_file "$DATA/corpus.tsv" --sample_neg_from_topk 200 --asyncval "$OUT/dev.yaml")
 
 say "Prepare: a subset to validate on"
-prepare_validation "p_max_len: 140"
+prepare_validation
 
 say "Train on the negatives of BM25; every checkpoint is validated"
 train "${COMMON[@]}" --output_dir "$OUT/stage1" --neg_file "$DATA/train.negatives.tsv"
 
 say "Mine hard negatives: the first 200"
 trainer mine --model_name_or_path "$OUT/stage1" --query_file "$DATA/train.query.txt" \
-    --candidate_dir "$DATA/corpus.tsv" --qrel_file "$DATA/qrels.train.tsv" --p_max_len 140 \
+    --candidate_dir "$DATA/corpus.tsv" --qrel_file "$DATA/qrels.train.tsv" \
     --depth_range 1 200 --form commas --output_file "$OUT/hard.tsv"
 
 say "Train on them, by a teacher's scores"
@@ -28,7 +28,7 @@ train "${COMMON[@]}" --output_dir "$OUT/stage2" --neg_file "$OUT/hard.tsv" \
 
 say "Encode"
 trainer encode --model_name_or_path "$OUT/stage2" --encoded_save_path "$OUT/vectors" \
-    --query_file "$DATA/dev.query.txt" --candidate_dir "$DATA/corpus.tsv" --p_max_len 140
+    --query_file "$DATA/dev.query.txt" --candidate_dir "$DATA/corpus.tsv"
 
 say "Search, write MS MARCO's form, and evaluate"
 trainer search --query_reps "$OUT/vectors" --passage_reps "$OUT/vectors" --depth 1000 \

@@ -9,7 +9,7 @@ COMMON=(--model_name_or_path "$MODEL" --q_max_len 32 --p_max_len 128 --train_n_p
     --save_steps 20000 --asyncval "$OUT/dev.yaml")
 
 say "Prepare: a subset of the corpus, for the validation during the training"
-prepare_validation ""
+prepare_validation
 
 say "Train on the negatives of BM25; every checkpoint is validated"
 train "${COMMON[@]}" --num_train_epochs 3 --output_dir "$OUT/stage1" \

@@ -15,7 +15,7 @@ COMMON=(--model_name_or_path "$MODEL" --pooling last --append_eos_token --normal
 MINE=(--qrel_file "$DATA/qrels.train.tsv" --query_file "$DATA/train.query.txt" --form ids)
 
 say "Prepare: a subset to validate on, and training lines of ids out of BM25's run"
-prepare_validation "p_max_len: 156"
+prepare_validation
 trainer mine "${MINE[@]}" --run_file "$DATA/train.trec" --num_negatives 30 \
     --output_file "$OUT/train.jsonl"
 
@@ -24,14 +24,14 @@ train "${COMMON[@]}" --output_dir "$OUT/stage1" --train_file "$OUT/train.jsonl"
 
 say "Mine hard negatives: 30 of the first 200"
 trainer mine "${MINE[@]}" --model_name_or_path "$OUT/stage1" --candidate_dir "$DATA/corpus.tsv" \
-    --p_max_len 156 --depth_range 1 200 --num_negatives 30 --output_file "$OUT/train.hard.jsonl"
+    --depth_range 1 200 --num_negatives 30 --output_file "$OUT/train.hard.jsonl"
 
 say "Train on them"
 train "${COMMON[@]}" --output_dir "$OUT/stage2" --train_file "$OUT/train.hard.jsonl"
 
 say "Encode, with a process for each of DEVICES"
 trainer encode --model_name_or_path "$OUT/stage2" --encoded_save_path "$OUT/vectors" \
-    --query_file "$DATA/dev.query.txt" --candidate_dir "$DATA/corpus.tsv" --p_max_len 156 \
+    --query_file "$DATA/dev.query.txt" --candidate_dir "$DATA/corpus.tsv" \
     --devices ${DEVICES:-auto}
 
 say "Search, write TREC's form, and evaluate"
