@@ -67,6 +67,8 @@ def main(flags: Sequence[str]) -> None:
     judgements = read_qrels(config.qrel_file) if config.qrel_file else None
     warn_of_two_models(query_files[0], passage_files[0])
     queries, query_ids = read_embeddings(query_files)
+    if not query_ids:
+        raise InputError("--query_reps: there is no vector in these files.")
     top = TopK(queries, depth=config.depth, queries_at_once=config.batch_size)
     passage_ids = search(top, passage_files, dimension=queries.shape[1])
     scores, positions = top.answers()
@@ -94,6 +96,8 @@ def search(top: TopK, files: Sequence[Path], *, dimension: int) -> list[str]:
     ids: list[str] = []
     for file in files:
         vectors, some = read_embeddings([file])
+        if not some:  # a process of OpenMatch that had no texts
+            continue
         if vectors.shape[1] != dimension:
             raise InputError(
                 f"{str(file)!r} has vectors of {vectors.shape[1]} dimensions where those of the "
@@ -102,6 +106,8 @@ def search(top: TopK, files: Sequence[Path], *, dimension: int) -> list[str]:
         top.add(vectors, first=len(ids))
         ids += some
         logger.info("%d passages are searched.", len(ids))
+    if not ids:
+        raise InputError("--passage_reps: there is no vector in these files.")
     return ids
 
 

@@ -127,6 +127,20 @@ def test_files_of_other_toolkits_are_read_and_patterns_too(vectors, search, tmp_
     assert found(tmp_path / "runs" / "found.trec") == expected(*vectors, depth=10)
 
 
+def test_a_part_without_vectors_is_passed_over_and_nothing_else_is_refused(
+    vectors, search, tmp_path, capfd
+):
+    _, passages, ids = vectors
+    for name, content in (("a", ([], [])), ("b", (passages, ids))):
+        (tmp_path / name).write_bytes(pickle.dumps(content, protocol=4))
+    assert search(passage_reps=[tmp_path / "a", tmp_path / "b"]) == 0
+    assert found(tmp_path / "runs" / "found.trec") == expected(*vectors, depth=10)
+    capfd.readouterr()
+    assert search(passage_reps=tmp_path / "a") == 2
+    assert capfd.readouterr().err == "--passage_reps: there is no vector in these files.\n"
+    assert search(query_reps=tmp_path / "a") == 2
+
+
 def test_other_encodings_of_queries_and_passages_are_said(vectors, search, tmp_path, caplog):
     write(tmp_path / "other", "queries", 0, 1, vectors[0], [f"q{i}" for i in range(5)], model="n")
     assert search(query_reps=tmp_path / "other") == 0
