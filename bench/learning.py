@@ -235,13 +235,16 @@ def mine(options: argparse.Namespace, checkpoint: Path) -> Path:
 
 def score_start(options: argparse.Namespace, student: Path) -> dict[str, float]:
     """Return the measures of the untrained student."""
-    output = options.work_dir / "start-validation"
-    if not output.exists():
-        run(
+    path: Path = options.work_dir / "start.json"
+    if not path.exists():
+        found = run(
             "asyncval", "eval", student, config=options.work_dir / "asyncval.yaml",
-            output_dir=output, pooling="mean", normalize=True,
+            output_dir=options.work_dir / "start-validation", pooling="mean", normalize=True,
+            json=True,
         )  # fmt: skip
-    return results(output)[0]["metrics"]
+        path.write_text(found)
+    measured: dict[str, float] = json.loads(path.read_text())[0]["metrics"]
+    return measured
 
 
 def results(output: Path) -> list[dict[str, Any]]:
