@@ -32,6 +32,8 @@ WAKING: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileMovedEvent,
 ]
+ATTEMPTS = 10
+"""How often a folder that comes and goes is taken up in a row; the next turn goes on."""
 WITHOUT_EVENTS = ("nfs", "cifs", "smb", "fuse", "9p", "lustre", "gpfs", "beegfs", "ceph", "afs")
 """Starts of file system types whose changes from elsewhere make no events here."""
 
@@ -54,9 +56,13 @@ class Alarm(FileSystemEventHandler):
         self._rung = threading.Event()
         self._observer: BaseObserver | None = None
         self._identity: tuple[Path, int, int] | None = None
+        self._watched = ""
+        self._is_gone = threading.Event()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Wake, once until `reset`."""
+        if isinstance(event, DirDeletedEvent | DirMovedEvent) and event.src_path == self._watched:
+            self._is_gone.set()  # also where its number was given to the folder that came after it
         if not self._rung.is_set() and self._concerns(event):
             self._rung.set()
             self._wake()
@@ -70,20 +76,25 @@ class Alarm(FileSystemEventHandler):
         return below in (Path(os.fsdecode(each)).name for each in (event.src_path, event.dest_path))
 
     def reset(self) -> None:
-        """Let the next event wake again."""
+        """Let the next event wake again; before `rearm`, which misses what comes after it."""
         self._rung.clear()
 
     def rearm(self) -> None:
-        """Watch the folder that is there now, if it is not watched already."""
-        if not self._enabled:
-            return
-        identity = self._nearest()
-        if identity == self._identity and self._is_alive():
-            return
-        self.stop()
-        self._identity = identity
-        if identity is not None:
-            self._start(identity[0])
+        """Watch the folder that is there now, if it is not watched already.
+
+        It looks again after it began to watch: the folder may have come or gone in between.
+        """
+        for _ in range(ATTEMPTS):
+            is_gone = self._is_gone.is_set()
+            identity = self._nearest()
+            is_armed = identity == self._identity and self._is_alive() and not is_gone
+            if is_armed or not self._enabled:
+                return
+            self.stop()
+            self._is_gone.clear()
+            self._identity = identity
+            if identity is not None:
+                self._start(identity[0])
 
     def _nearest(self) -> tuple[Path, int, int] | None:
         """Return the root, or the nearest folder above it that is there, and its identity."""
@@ -97,6 +108,7 @@ class Alarm(FileSystemEventHandler):
 
     def _start(self, place: Path) -> None:
         root = place.resolve()
+        self._watched = str(root)
         kind = file_system_of(root)
         if kind.startswith(WITHOUT_EVENTS):
             logger.info("%s is on %s, which reports no changes: it is polled.", self._root, kind)

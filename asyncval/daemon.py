@@ -202,8 +202,8 @@ class Daemon:
         """
         try:
             if not self._signals:
-                self._alarm.rearm()
                 self._alarm.reset()
+                self._alarm.rearm()
             if self._is_stuck:  # the trainer does not wait until there is space again
                 self._found.extend(self._watcher.scan())
             while self._messages:

@@ -12,12 +12,15 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import get_args
 
 from asyncval import __version__
 from tests.chaos.invariants import Report
 from tests.chaos.pool import make_pool
 from tests.chaos.runner import can_mount, run_one
+from tests.chaos.schedules import Deed, make_schedule
 
+DEEDS = get_args(Deed)
 REAL_EVERY = 20
 """Of schedules with mixed evaluators, one in so many has the real one."""
 
@@ -29,6 +32,16 @@ def evaluator_of(seed: int, wanted: str) -> str:
     return "light" if seed % REAL_EVERY else "real"
 
 
+def choose_seeds(options: argparse.Namespace) -> list[int]:
+    """Return the seeds of the schedules that are wanted."""
+    seeds = range(options.seed, options.seed + options.schedules)
+    return [
+        seed
+        for seed in seeds
+        if not options.only or make_schedule(seed, can_fill_disk=True).count(options.only)
+    ]
+
+
 def main() -> int:
     """Run schedules; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
@@ -36,6 +49,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first; the others follow")
     parser.add_argument("--jobs", type=int, default=1, help="how many run at a time")
     parser.add_argument("--evaluator", choices=("light", "real", "mixed"), default="mixed")
+    parser.add_argument("--only", choices=DEEDS, help="only schedules in which this happens")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="asyncval-chaos-"))
     pool = make_pool(work / "pool", real=options.evaluator != "light")
@@ -44,7 +58,7 @@ def main() -> int:
     reports = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as processes:
-        seeds = range(options.seed, options.seed + options.schedules)
+        seeds = choose_seeds(options)
         runs = [
             processes.submit(
                 run_one,
@@ -58,7 +72,7 @@ def main() -> int:
         ]
         for run in as_completed(runs):
             reports.append(run.result())
-            _tell(reports[-1], len(reports), options.schedules)
+            _tell(reports[-1], len(reports), len(runs))
     _print_table(reports, options, seconds=time.monotonic() - began, can_fill_disk=can_fill_disk)
     failed = [report for report in reports if report.violations]
     if not failed:
@@ -82,7 +96,8 @@ def _print_table(
         counts.update(report.counts)
     failed = sorted(report.seed for report in reports if report.violations)
     last = options.seed + options.schedules - 1
-    print(f"asyncval {__version__}: seeds {options.seed} to {last}, {options.evaluator} evaluator")
+    only = f", those with {options.only!r}" if options.only else ""
+    print(f"asyncval {__version__}: seeds {options.seed} to {last}{only}")
     rows = {
         "schedules": len(reports),
         **counts,
