@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CPU_SIZE = (2048, 768)
 GPU_SIZE = (16384, 4096)
 """Rows and columns of a matrix product that is large enough to show what the machine can."""
+_RATES: dict[tuple[str, str, int], float] = {}
 REPEATS = 5
 SHORT, LONG = 4, 16
 """Tokens of the two texts that tell what a token costs."""
@@ -111,7 +112,17 @@ def cost_of(forward: "Forward", *, device: str) -> Cost:
 
 
 def matmul_rate(encoding: "Encoding", clock: Clock) -> float:
-    """Return the most operations per second of a matrix product, by all workers at once."""
+    """Return the most operations per second of a matrix product, by all workers at once.
+
+    It is measured once in a process.
+    """
+    key = (encoding.device, encoding.precision, encoding.num_workers)
+    if key not in _RATES:
+        _RATES[key] = _measure_rate(encoding, clock)
+    return _RATES[key]
+
+
+def _measure_rate(encoding: "Encoding", clock: Clock) -> float:
     import torch
 
     device, num_workers = encoding.device, encoding.num_workers

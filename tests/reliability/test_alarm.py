@@ -17,7 +17,7 @@ class Loop:
     """The daemon's loop as far as the alarm sees it."""
 
     def __init__(self, root):
-        self.wakes = SimpleQueue()
+        self.wakes: SimpleQueue[str] = SimpleQueue()
         self.alarm = Alarm(root, lambda: self.wakes.put("wake"))
         self.turns = 0
         self._end = threading.Event()
