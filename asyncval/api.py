@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder, fingerprint
+from asyncval.checkpoints.loading import max_positions
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.commands.preparation import asked_dtype, device_name
 from asyncval.config import EncodingConfig, TextConfig
@@ -64,6 +65,7 @@ __all__ = [
     "device_name",
     "digest_of",
     "in_trec_order",
+    "max_positions",
     "mean_measures",
     "passage_files",
     "read_embeddings",

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -72,7 +73,7 @@ class LineFile:
         try:
             with gzip.open(path) as packed, os.fdopen(handle, "wb") as plain:
                 shutil.copyfileobj(packed, plain)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(
                 f"{self.where} is a broken gzip file: {error}. Write it anew."
             ) from error

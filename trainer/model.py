@@ -191,6 +191,19 @@ def load_transformer(name_or_path: str, *, decoder: bool = False) -> PreTrainedM
     return model
 
 
+def check_lengths(config: Any, **max_lengths: int) -> None:  # noqa: ANN401
+    """Refuse texts, by the flag that says their length, that are longer than a model takes."""
+    from asyncval.api import max_positions
+
+    limit = max_positions(config)
+    for flag, length in max_lengths.items():
+        if limit is not None and length > limit:
+            raise InputError(
+                f"--{flag} is {length}, but the model has positions for {limit} tokens. Use "
+                f"--{flag} {limit} or less."
+            )
+
+
 def add_lora(
     transformer: PreTrainedModel, *, rank: int, alpha: int, dropout: float, target_modules: str
 ) -> None:

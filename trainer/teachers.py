@@ -5,6 +5,7 @@ qid docid score                     RetroMAE's lines; the score may be in bracke
 """
 
 import gzip
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class ScoreLines:
     def __init__(self, path: Path) -> None:
         file = LineFile(path, option="--teacher_score_files", kind="Teacher scores")
         self._lines = KeyedLines(file, _score_line)
+        if not len(self._lines):
+            raise InputError(f"{file.where} has no score in it.")
 
     def scores(self, query_id: str, passage_ids: list[str]) -> list[float | None]:
         """Return the scores of some passages of a query."""
@@ -65,6 +68,8 @@ class PickledScores:
         order = np.argsort(keys)
         self._keys = keys[order]
         self._values = np.fromiter(values, dtype=np.float32)[order]
+        if not len(keys):
+            raise InputError(f"Teacher scores {str(path)!r} has no score in it.")
 
     def scores(self, query_id: str, passage_ids: list[str]) -> list[float | None]:
         """Return the scores of some passages of a query."""
@@ -97,6 +102,9 @@ def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         first = file.read(2)
     if first == GZIP_MAGIC:
-        with gzip.open(path) as file:
-            first = file.read(1)
+        try:
+            with gzip.open(path) as file:
+                first = file.read(1)
+        except (OSError, EOFError, zlib.error):
+            return False  # so does reading these
     return first.startswith(PICKLE)

@@ -38,7 +38,7 @@ from trainer.examples import Demands, Sample
 from trainer.gathering import gather
 from trainer.judgements import Judgements, known_relevant
 from trainer.losses import contrastive_loss, kl_loss, margin_mse_loss
-from trainer.model import BiEncoder, Tower, add_lora, load_transformer
+from trainer.model import BiEncoder, Tower, add_lora, check_lengths, load_transformer
 from trainer.tokenizer import load_tokenizer
 
 logger = logging.getLogger("trainer")
@@ -231,6 +231,7 @@ def build_trainer(
     transformer = load_transformer(
         model_args.model_name_or_path, decoder=model_args.pooling == "decoder"
     )
+    check_lengths(transformer.config, q_max_len=data_args.q_max_len, p_max_len=data_args.p_max_len)
     if model_args.lora:
         add_lora(
             transformer,

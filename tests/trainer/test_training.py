@@ -164,6 +164,8 @@ def test_without_a_terminal_each_logging_step_is_one_line_and_stdout_is_empty(
         ({"lora": True, "lora_target_modules": "nothing"}, "'nothing' does not fit the model"),
         ({"qrels_file": "/nowhere"}, "line 1: no ids, but --qrels_file asks for them. Give the"),
         ({"lora": True, "untie_encoder": True}, "--lora does not go with --untie_encoder"),
+        ({"p_max_len": 33}, "--p_max_len is 33, but the model has positions for 32 tokens."),
+        ({"q_max_len": 99}, "Use --q_max_len 32 or less."),
         ({"train_n_passages": 0}, "--train_n_passages is 0. It must be at least 1."),
         ({"model_name_or_path": "/nowhere"}, "Model '/nowhere' could not be loaded"),
         ({"tokenizer_name_or_path": "/nowhere"}, "Tokenizer '/nowhere' could not be loaded"),

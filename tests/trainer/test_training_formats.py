@@ -378,13 +378,20 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, texts, training, change
         ("1 b 5\n1 c 1", "no relevant passage has a teacher's score"),
         ("1 a five", "line 1: the score 'five' that is not a finite number."),
         ("1 a", "line 1: '1 a' is not `query passage score`."),
+        ("1 a nan", "line 1: the score 'nan' that is not a finite number."),
+        ("", "has no score in it."),
+        (pickle.dumps({}), "no score"),
+        (pickle.dumps({"1": {}}), "no score"),
+        (b"\x1f\x8bgarbage", "is a broken gzip file"),
     ],
 )
 def test_scores_that_are_missing_or_broken_are_refused(tmp_path, texts, scores, complaint):
+    path = tmp_path / "scores"
+    path.write_bytes(scores if isinstance(scores, bytes) else scores.encode())
     files = also(
         texts,
         neg_file=write(tmp_path / "negatives", "1\tb,c"),
-        teacher_score_files=(write(tmp_path / "scores.txt", scores),),
+        teacher_score_files=(path,),
     )
     with pytest.raises(InputError) as caught:
         first_samples(write(tmp_path / "q", "1\ta"), num_passages=3, files=files, teacher=True)
