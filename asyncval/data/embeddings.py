@@ -9,8 +9,10 @@
 Nothing that is in a pickle is run.
 """
 
+import math
 import struct
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,20 @@ ID_FILES = {
 FLAT_KINDS = (b"IxFI", b"IxF2")
 FLAT_HEADER = struct.Struct("<4siqqq?iQ")
 """How a flat FAISS index begins."""
+
+ZIP_MAGIC = b"PK"
+BROKEN_ARRAY = (
+    EOFError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+"""What numpy raises for a file that is damaged, or for rows that are no array."""
 
 Embeddings = tuple[NDArray[np.float32], list[str]]
 """Vectors [N, D], and the N ids of their rows."""
@@ -79,7 +95,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
     Disentangled-Retriever have it, or lines of `query passage score`, as RetroMAE writes them.
 
     Raises:
-        InvalidData: It is neither.
+        InvalidData: It is neither, or has no score, or one that is no finite number.
     """
     if not path.is_file():
         raise InvalidData(f"There is no file {str(path)!r}.")
@@ -87,17 +103,31 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
     if not is_pickle(path):
         for line in read_run(path, run_type="score"):
             scores.setdefault(line.query_id, {})[line.passage_id] = line.score or 0.0
-        return scores
+        return _checked(scores, path)
     found = read_pickle(path)
     if not isinstance(found, dict):
         raise _no_scores(path)
-    for query_id, passages in found.items():
+    for query_id, passages in zip(_to_ids(found, path), found.values(), strict=True):
         if not isinstance(passages, dict):
             raise _no_scores(path)
         try:
-            scores[str(query_id)] = {str(each): float(score) for each, score in passages.items()}
-        except (TypeError, ValueError) as error:
+            values = [float(score) for score in passages.values()]
+        except (TypeError, ValueError, OverflowError) as error:
             raise _no_scores(path) from error
+        scores[query_id] = dict(zip(_to_ids(passages, path), values, strict=True))
+    return _checked(scores, path)
+
+
+def _checked(scores: dict[str, dict[str, float]], path: Path) -> dict[str, dict[str, float]]:
+    if not any(scores.values()):
+        raise _no_scores(path)
+    for query_id, passages in scores.items():
+        for passage_id, score in passages.items():
+            if not math.isfinite(score):
+                raise InvalidData(
+                    f"{str(path)!r} has the score {score} for query {query_id!r} and passage "
+                    f"{passage_id!r}: a finite number is needed."
+                )
     return scores
 
 
@@ -109,7 +139,7 @@ def _no_scores(path: Path) -> InvalidData:
 
 
 def _read_part(path: Path) -> tuple[NDArray[Any], list[str]]:
-    """Return what one file has, its vectors in whatever precision they are."""
+    """Return what one file has, its vectors in float32 or fewer bits."""
     if path.is_dir():
         vectors, ids = _read_faiss(path)
     elif not path.is_file():
@@ -132,8 +162,15 @@ def _read_part(path: Path) -> tuple[NDArray[Any], list[str]]:
         vectors = np.empty((0, 0), dtype=np.float32)  # a process that had no texts writes []
     if len(vectors) != len(ids):
         raise InvalidData(f"{str(path)!r} has {len(vectors)} vectors, but {len(ids)} ids.")
-    if not np.isfinite(vectors.sum(dtype=np.float64)):
-        raise InvalidData(f"{str(path)!r} has vectors with NaN or infinity in them.")
+    with np.errstate(all="ignore"):  # what overflows is found in the sum
+        if vectors.dtype.itemsize > np.dtype(np.float32).itemsize:
+            vectors = vectors.astype(np.float32)
+        total = vectors.sum(dtype=np.float64)
+    if not np.isfinite(total):
+        raise InvalidData(
+            f"{str(path)!r} has vectors with NaN or infinity in them, or with numbers that "
+            "float32 cannot hold."
+        )
     return vectors, ids
 
 
@@ -142,22 +179,58 @@ def _read_pickled(path: Path) -> tuple[NDArray[Any], list[str]]:
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise InvalidData(f"{str(path)!r} has no embeddings: a pair of vectors and ids is needed.")
     vectors, ids = found
-    if isinstance(ids, np.ndarray):
-        ids = ids.tolist()
-    if not isinstance(ids, list) or not all(isinstance(each, str | int) for each in ids):
-        raise InvalidData(f"{str(path)!r} has no list of ids beside its vectors.")
-    if isinstance(vectors, list):  # Tevatron's JAX driver writes one array a row
-        lengths = {np.shape(row) for row in vectors}
-        if len(lengths) > 1:
-            raise InvalidData(f"{str(path)!r} has vectors of different dimensions.")
-        vectors = np.array(vectors)
-    return np.asarray(vectors), list(map(str, ids))
+    if not isinstance(ids, list | np.ndarray):
+        raise _no_ids(path)
+    try:
+        if isinstance(vectors, list):  # Tevatron's JAX driver writes one array a row
+            lengths = {np.shape(row) for row in vectors}
+            if len(lengths) > 1:
+                raise InvalidData(f"{str(path)!r} has vectors of different dimensions.")
+        array = np.asarray(vectors)
+    except BROKEN_ARRAY as error:
+        raise InvalidData(
+            f"{str(path)!r} has vectors that are no array [N, D]: {error}."
+        ) from error
+    return array, _to_ids(ids, path)
+
+
+def _to_ids(found: Iterable[Any], path: Path) -> list[str]:
+    """Return ids as text: they are text, UTF-8 in bytes, or whole numbers.
+
+    Raises:
+        InvalidData: They are anything else, as floats, whose text is not what the ids were.
+    """
+    try:
+        if isinstance(found, np.ndarray):
+            if found.ndim != 1:
+                raise _no_ids(path)
+            found = found.tolist()
+        return [_to_id(each) for each in found]
+    except (SystemError, TypeError, ValueError) as error:  # the first: numpy, of no letters
+        raise _no_ids(path) from error
+
+
+def _to_id(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | bytes | int):
+        raise TypeError
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    text.encode()  # half a letter can be read, but never be written
+    return text
+
+
+def _no_ids(path: Path) -> InvalidData:
+    return InvalidData(
+        f"{str(path)!r} has no list of ids: one of text or of whole numbers is needed."
+    )
 
 
 def _load(path: Path) -> NDArray[Any]:
     try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+                raise InvalidData(f"{str(path)!r} is an .npz: save each of its arrays as a .npy.")
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise InvalidData(f"{str(path)!r} cannot be read as an array: {error}.") from error
     return found
 
@@ -172,7 +245,7 @@ def _read_ids(path: Path) -> list[str]:
         names = " or ".join(repr(each.name) for each in beside)
         raise InvalidData(f"{str(path)!r} has no ids: there is no {names} beside it.")
     if file.suffix == ".npy":
-        return list(map(str, _load(file).tolist()))
+        return _to_ids(_load(file), file)
     lines = read_lines(file)
     if file.name.startswith("offset2"):
         return [_id_of_row(line, row, file) for row, (_, _, line) in enumerate(lines)]

@@ -34,6 +34,8 @@ def pickled(path, value, protocol=4):
         pytest.param(([*VECTORS], IDS), id="list of rows"),
         pytest.param((VECTORS, np.array(IDS)), id="ids as an array"),
         pytest.param([VECTORS, [*map(np.str_, IDS)]], id="ids of numpy"),
+        pytest.param((VECTORS, np.array(IDS, dtype="S")), id="ids as an array of bytes"),
+        pytest.param((VECTORS, [each.encode() for each in IDS]), id="ids as bytes"),
     ],
 )
 def test_pickles_of_tevatron_and_openmatch_are_read(tmp_path, value, protocol):
@@ -86,8 +88,34 @@ def test_arrays_of_retromae_have_their_ids_beside_them(tmp_path, name):
 )
 def test_arrays_of_disentangled_retriever_have_their_ids_in_an_array(tmp_path, name, ids_name):
     np.save(tmp_path / f"{name}.npy", VECTORS)
-    np.save(tmp_path / f"{ids_name}.npy", np.array(IDS))
-    assert read_embeddings([tmp_path / f"{name}.npy"])[1] == IDS
+    for ids in (np.array(IDS), np.array(IDS, dtype="S")):
+        np.save(tmp_path / f"{ids_name}.npy", ids)
+        assert read_embeddings([tmp_path / f"{name}.npy"])[1] == IDS
+
+
+NO_TEXT = np.full(16, 0xFF, dtype=np.uint8).view("<U1")
+HALF_A_LETTER = np.array(["\ud800", "b", "c", "d"])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(np.arange(4.0), id="floats"),
+        pytest.param(np.eye(4, dtype=bool)[0], id="booleans"),
+        pytest.param(np.arange(4).reshape(4, 1), id="two axes"),
+        pytest.param(np.array(7), id="no axis"),
+        pytest.param(np.array([b"\xff"] * 4), id="no UTF-8"),
+        pytest.param(NO_TEXT, id="no letters"),
+        pytest.param(HALF_A_LETTER, id="half a letter"),
+    ],
+)
+def test_ids_that_are_neither_text_nor_whole_numbers_are_refused(tmp_path, ids):
+    np.save(tmp_path / "corpus_embeds.npy", VECTORS)
+    np.save(tmp_path / "corpus_ids.npy", ids)
+    with pytest.raises(InvalidData, match=r"corpus_ids\.npy' has no list of ids: one of text"):
+        read_embeddings([tmp_path / "corpus_embeds.npy"])
+    with pytest.raises(InvalidData, match=r"p' has no list of ids: one of text"):
+        read_embeddings([pickled(tmp_path / "p", (VECTORS, ids))])
 
 
 def test_an_array_of_ours_is_mapped_and_not_read(tmp_path):
@@ -230,7 +258,13 @@ def test_a_pickle_that_breaks_off_anywhere_is_refused_in_words(tmp_path):
         ((VECTORS[0], IDS), r"the shape \(3,\)"),
         ((VECTORS.astype(int), IDS), "array of int64"),
         (([VECTORS[0], VECTORS[0][:2]], IDS[:2]), "different dimensions"),
+        ((VECTORS, [0.5, 1.5, 2.5, 3.5]), "no list of ids"),
+        ((VECTORS, [True, 2, 3, 4]), "no list of ids"),
+        (([[[1.0], [1.0, 2.0]]], ["a"]), r"no array \[N, D\]"),
+        (([[1.0, 10**400]], ["a"]), "array of object"),
+        (([[1.0, "x"]], ["a"]), "array of <U"),
         ((np.where(np.eye(4, 3) == 1, np.nan, VECTORS), IDS), "NaN or infinity"),
+        ((VECTORS.astype(np.float64) * 1e39, IDS), "that float32 cannot hold"),
     ],
 )
 def test_what_is_no_embeddings_is_refused_in_words(tmp_path, value, message):
@@ -250,6 +284,25 @@ def test_an_array_of_objects_is_refused(tmp_path):
     np.save(tmp_path / "passage.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(InvalidData, match="cannot be read as an array"):
         read_embeddings([tmp_path / "passage.npy"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x93NUMPY\1\0\2\0((", b"\x93NUMPY\1\0\5\0{1:2}"], ids=str
+)
+def test_a_file_that_is_no_array_is_refused_in_words(tmp_path, content):
+    (tmp_path / "passage.npy").write_bytes(content)
+    with pytest.raises(InvalidData, match=r"passage\.npy' cannot be read as an array: "):
+        read_embeddings([tmp_path / "passage.npy"])
+
+
+def test_several_arrays_in_one_file_are_refused(tmp_path):
+    with (tmp_path / "passage.npy").open("wb") as file:
+        np.savez(file, vectors=VECTORS, ids=np.array(IDS))
+    content = (tmp_path / "passage.npy").read_bytes()
+    for whole_or_torn in (content, content[:4]):
+        (tmp_path / "passage.npy").write_bytes(whole_or_torn)
+        with pytest.raises(InvalidData, match=r"passage\.npy' is an \.npz: save each"):
+            read_embeddings([tmp_path / "passage.npy"])
 
 
 @pytest.mark.parametrize("lines", ["1\ta\n", "a\n", "0 a\n"])
@@ -300,7 +353,41 @@ def test_scores_of_a_teacher_are_read_from_lines_with_or_without_brackets(tmp_pa
     assert read_scores(tmp_path / "scores.tsv") == SCORES
 
 
-@pytest.mark.parametrize("value", [[1], {"q": 1.0}, {"q": {"d": None}}, {"q": {"d": "high"}}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1],
+        {},
+        {"q": {}},
+        {"q": 1.0},
+        {"q": {"d": None}},
+        {"q": {"d": "high"}},
+        {"q": {"d": 10**400}},
+    ],
+    ids=lambda value: repr(value)[:20],
+)
 def test_a_pickle_without_scores_is_refused(tmp_path, value):
     with pytest.raises(InvalidData, match="has no scores"):
+        read_scores(pickled(tmp_path / "p", value))
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_no_finite_number_is_refused_with_its_pair(tmp_path, score):
+    message = rf"p' has the score {score} for query '7' and passage 'd': a finite number"
+    with pytest.raises(InvalidData, match=message):
+        read_scores(pickled(tmp_path / "p", {"7": {"c": 1.0, "d": score}}))
+
+
+def test_lines_with_an_infinite_score_and_a_file_without_lines_are_refused(tmp_path):
+    (tmp_path / "scores.tsv").write_text("7\td\tinf\n")
+    with pytest.raises(InvalidData, match="the score inf for query '7'"):
+        read_scores(tmp_path / "scores.tsv")
+    (tmp_path / "scores.tsv").write_text("\n")
+    with pytest.raises(InvalidData, match="has no scores"):
+        read_scores(tmp_path / "scores.tsv")
+
+
+@pytest.mark.parametrize("value", [{0.5: {"d": 1.0}}, {"q": {None: 1.0}}])
+def test_scores_of_what_can_be_no_id_are_refused(tmp_path, value):
+    with pytest.raises(InvalidData, match="no list of ids"):
         read_scores(pickled(tmp_path / "p", value))
