@@ -92,7 +92,24 @@ def _form_of(path: Path) -> str:
         if len(rows) == LINES_TO_TELL:  # the last query may be cut off
             rows = [row for row in rows if row[0] != rows[-1][0]] or rows
         return _third_column([row for row in rows if len(row) == columns], path)
+    if columns == COLUMNS["retromae"] and _are_judgements(rows):
+        raise InvalidData(
+            f"{str(path)!r} has judgements, not a run: its second column is 0 or Q0 throughout, "
+            "and its last has whole grades. Give it as --qrel_file."
+        )
     return next((name for name, count in COLUMNS.items() if count == columns), "trec")
+
+
+def _are_judgements(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether four columns are `query 0 passage grade`, where no rank stands."""
+    rows = [row for row in rows if len(row) == COLUMNS["retromae"]]
+    return all(row[1].strip() in ("0", "Q0") and _is_whole(row[3]) for row in rows) and any(
+        row[2].strip() != "1" for row in rows
+    )
+
+
+def _is_whole(field: str) -> bool:
+    return field.strip().removeprefix("-").isdecimal()
 
 
 def _third_column(rows: Sequence[Sequence[str]], path: Path) -> str:
@@ -133,12 +150,30 @@ def _are_ranks(values: Sequence[int]) -> bool:
 def write_run(
     file_lines: Iterable[tuple[str, str, int, str]], path: Path, *, run_type: WriteRun, tag: str
 ) -> None:
-    """Write (query id, passage id, rank from 1, score as text) lines, aside and renamed."""
+    """Write (query id, passage id, rank from 1, score as text) lines, aside and renamed.
+
+    Raises:
+        InvalidData: An id could not be read back out of a TREC run.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for query_id, passage_id, rank, score in file_lines:
-            if run_type == "trec":
-                file.write(f"{query_id} Q0 {passage_id} {rank} {score} {tag}\n")
-            else:
-                file.write(f"{query_id}\t{passage_id}\t{rank}\n")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for query_id, passage_id, rank, score in file_lines:
+                if run_type == "trec":
+                    _check_trec(query_id, path)
+                    _check_trec(passage_id, path)
+                    file.write(f"{query_id} Q0 {passage_id} {rank} {score} {tag}\n")
+                else:
+                    file.write(f"{query_id}\t{passage_id}\t{rank}\n")
+    except InvalidData:
+        partial.unlink()
+        raise
     partial.replace(path)
+
+
+def _check_trec(text: str, path: Path) -> None:
+    if len(text.split()) != 1:
+        raise InvalidData(
+            f"{str(path)!r} is not written: the id {text!r} is empty or has white space, which a "
+            "TREC run cannot carry. Write an MS MARCO run."
+        )

@@ -140,6 +140,20 @@ def test_four_columns_are_a_run_of_retromae_with_ranks_and_scores(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    ["1 0 7187155 1\n2 0 7187157 1\n", "1\tQ0\t1\t3\n1\tQ0\t2\t0\n", "1 0 doc7 -1\n"],
+)
+def test_judgements_in_the_place_of_a_run_are_refused(tmp_path, content):
+    with pytest.raises(InvalidData, match=r"run' has judgements, not a run: .*--qrel_file"):
+        read(tmp_path / "run", content)
+
+
+@pytest.mark.parametrize("content", ["1 0 1 12\n2 0 1 9\n", "1 0 1 0.5\n1 7 2 0.25\n"])
+def test_a_passage_that_is_called_zero_makes_no_judgements_of_a_run(tmp_path, content):
+    assert read(tmp_path / "run", content)[0].rank == 1
+
+
+@pytest.mark.parametrize(
     "form", ["1\t{}\t{}", "1 Q0 {} 9 {} dense", "1\tQ0\t{}\t9\t{}\tSystem", "1\t{}\t9\t{}"]
 )
 def test_lines_that_only_fill_up_a_ranking_are_dropped(tmp_path, form):
@@ -181,3 +195,19 @@ def test_a_run_that_breaks_off_does_not_replace_the_one_that_is_there(tmp_path):
     with pytest.raises(RuntimeError):
         write_run(lines(), tmp_path / "run.txt", run_type="trec", tag="me")
     assert (tmp_path / "run.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "ids", [("my query", "d"), ("1", "my\tpassage"), ("1", ""), ("1", "a\x85b")]
+)
+def test_an_id_that_a_trec_run_cannot_carry_is_refused(tmp_path, ids):
+    lines = [("1", "d", 1, "0.5"), (*ids, 1, "0.5")]
+    with pytest.raises(InvalidData, match=r"run\.txt' is not written: .*white space"):
+        write_run(lines, tmp_path / "run.txt", run_type="trec", tag="me")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_ms_marco_run_carries_ids_with_spaces(tmp_path):
+    write_run([("my query", "d 1", 1, "0.5")], tmp_path / "run", run_type="msmarco", tag="me")
+    [line] = read_run(tmp_path / "run")
+    assert (line.query_id, line.passage_id) == ("my query", "d 1")
