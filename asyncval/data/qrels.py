@@ -18,7 +18,18 @@ from asyncval.data.folders import qrels_in
 from asyncval.data.ir_datasets import dataset_name, read_named_qrels
 
 QUERY_COLUMNS = ("query-id", "qid", "topic", "query")
-PASSAGE_COLUMNS = ("corpus-id", "doc-id", "docid", "pid", "passage-id", "docno", "doc", "passage")
+PASSAGE_COLUMNS = (
+    "corpus-id",
+    "doc",
+    "doc-id",
+    "docid",
+    "docno",
+    "document",
+    "document-id",
+    "passage",
+    "passage-id",
+    "pid",
+)
 
 
 def read_qrels(path: Path) -> Judgements:
@@ -26,7 +37,8 @@ def read_qrels(path: Path) -> Judgements:
 
     Raises:
         InvalidData: The file is missing or empty, a line has another number of columns than
-            the first, a grade is no whole number, or a pair has two different grades.
+            the first, an id is empty, a grade is no whole number, or a pair has two different
+            grades.
     """
     if dataset_name(path) is not None:
         return read_named_qrels(path)
@@ -52,6 +64,11 @@ def read_qrels(path: Path) -> Judgements:
                 f"{columns}."
             )
         for query_id, passage_id, grade in _pairs(fields, path, number):
+            if not query_id or not passage_id:
+                raise InvalidData(
+                    f"{str(path)!r}, line {number}: the id of the "
+                    f"{'passage' if query_id else 'query'} is empty. Write it, or leave it out."
+                )
             if judgements.setdefault(query_id, {}).setdefault(passage_id, grade) != grade:
                 raise InvalidData(
                     f"{str(path)!r}, line {number}: query {query_id!r} and passage "
@@ -71,7 +88,7 @@ def _is_header(fields: list[str]) -> bool:
 
 def _pairs(fields: list[str], path: Path, number: int) -> list[tuple[str, str, int]]:
     if len(fields) == 2:
-        return [(fields[0], passage_id, 1) for passage_id in fields[1].split(",")]
+        return [(fields[0], passage_id.strip(), 1) for passage_id in fields[1].split(",")]
     grade = _grade(fields[-1])
     if grade is None:
         raise InvalidData(

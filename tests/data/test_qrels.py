@@ -30,10 +30,30 @@ def test_four_columns_and_three_with_or_without_a_header_say_the_same(tmp_path, 
     assert read(tmp_path / "qrels.tsv", content) == {"1": {"d1": 2, "d2": 0}, "2": {"d1": -1}}
 
 
-@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\n"])
+@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\n", "query\tdocument\n"])
 def test_pairs_are_relevant_and_may_have_several_passages(tmp_path, header):
     pairs = {"1": {"d1": 1}, "2": {"d2": 1, "d3": 1}}
-    assert read(tmp_path / "q", f"{header}1\td1\n2\td2,d3\n\n") == pairs
+    assert read(tmp_path / "q", f"{header}1\td1\n2\td2, d3\n\n") == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "side"),
+    [
+        ("2\td2,", "passage"),
+        ("2\td2,,d3", "passage"),
+        ("2\t", "passage"),
+        ("\td", "query"),
+    ],
+)
+def test_an_empty_id_in_pairs_is_refused_with_file_and_line(tmp_path, line, side):
+    with pytest.raises(InvalidData, match=f"q', line 2: the id of the {side} is empty"):
+        read(tmp_path / "q", f"1\td1\n{line}\n")
+
+
+@pytest.mark.parametrize(("line", "side"), [("2\t0\t\t1", "passage"), ("\t0\td\t1", "query")])
+def test_an_empty_id_beside_a_grade_is_refused_with_file_and_line(tmp_path, line, side):
+    with pytest.raises(InvalidData, match=f"q', line 2: the id of the {side} is empty"):
+        read(tmp_path / "q", f"1\t0\td1\t1\n{line}\n")
 
 
 def test_ids_stay_strings_with_their_zeros(tmp_path):
