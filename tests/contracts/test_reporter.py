@@ -1,15 +1,21 @@
-"""What every reporter of the table promises; a new one needs a line in READERS here."""
+"""What every reporter promises; a new one needs a line in CASES here."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asyncval.lookup import look_up
 from asyncval.reporters import REPORTERS
+from asyncval.reporters.stop import StopReporter
 from tests.reporters.results import make_result
 
-RESULTS = [make_result(number, step) for number, step in ((1, 10), (2, 20), (3, 30), (4, 40))]
+VALUES = {10: 0.5, 20: 0.25, 30: 0.75, 40: 0.125}
+RESULTS = [
+    make_result(number, step, **{"RR@10": value})
+    for number, (step, value) in enumerate(VALUES.items(), start=1)
+]
 ONE, TWO, THREE, FOUR = RESULTS
 
 
@@ -27,15 +33,52 @@ def read_tensorboard(folder):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-READERS = {"jsonl": read_jsonl, "tensorboard": read_tensorboard}
-SUMMARIES = {"best"}  # show one thing about all results, so they have a file of tests each
+def read_best(folder):
+    file = folder / "best.json"
+    if not file.exists():
+        return []
+    best = json.loads(file.read_text())
+    return [(best["step"], best["value"])]
+
+
+def read_stop(folder):
+    file = folder / "stop"
+    if not file.exists():
+        return []
+    step = json.loads(file.read_text())["step"]
+    return [(step, VALUES[step])]
+
+
+def value_of(validation):
+    return validation.result.metrics["RR@10"]
+
+
+def every_one(results):
+    return results
+
+
+def the_best(results):
+    return sorted(results, key=value_of)[-1:]
+
+
+def the_first_fall(results):
+    return [later for one, later in pairwise(results) if value_of(later) < value_of(one)][:1]
+
+
+CASES = {
+    "best": (read_best, the_best),
+    "jsonl": (read_jsonl, every_one),
+    "tensorboard": (read_tensorboard, every_one),
+    "stop": (read_stop, the_first_fall),
+}
+"""How to read back what a reporter shows, and what of the recorded results it is to show."""
 
 
 def test_every_reporter_is_covered():
-    assert READERS.keys() | SUMMARIES == REPORTERS.keys()
+    assert CASES.keys() == REPORTERS.keys() | {"stop"}
 
 
-@pytest.fixture(params=READERS)
+@pytest.fixture(params=CASES)
 def name(request):
     return request.param
 
@@ -46,8 +89,11 @@ def open_reporter(tmp_path, name):
     opened = []
 
     def call():
-        kind = look_up(name, REPORTERS, option="--report_to")
-        opened.append(kind(output_dir=tmp_path, logging_dir=tmp_path / "logs", run_name="run"))
+        if name == "stop":  # of the watcher's own, not in the table
+            opened.append(StopReporter(output_dir=tmp_path, patience=1))
+        else:
+            kind = look_up(name, REPORTERS, option="--report_to")
+            opened.append(kind(output_dir=tmp_path, logging_dir=tmp_path / "logs", run_name="run"))
         return opened[-1]
 
     yield call
@@ -58,14 +104,18 @@ def open_reporter(tmp_path, name):
 @pytest.fixture
 def shown(tmp_path, name):
     """Return a function that reads (step, value) back, in the order shown."""
-    return lambda: READERS[name](tmp_path)
+    return lambda: CASES[name][0](tmp_path)
 
 
-def points(*results):
-    return [(each.checkpoint.step, each.result.metrics["RR@10"]) for each in results]
+@pytest.fixture
+def points(name):
+    """Return a function from what is recorded to the (step, value) that are to be shown."""
+    return lambda *results: [
+        (each.checkpoint.step, value_of(each)) for each in CASES[name][1](results)
+    ]
 
 
-def test_results_are_shown_as_they_come(open_reporter, shown):
+def test_results_are_shown_as_they_come(open_reporter, shown, points):
     reporter = open_reporter()
     reporter.publish([ONE], [ONE])
     assert shown() == points(ONE)
@@ -73,7 +123,7 @@ def test_results_are_shown_as_they_come(open_reporter, shown):
     assert shown() == points(ONE, TWO, THREE)
 
 
-def test_the_start_may_have_nothing_to_show(open_reporter, shown):
+def test_the_start_may_have_nothing_to_show(open_reporter, shown, points):
     reporter = open_reporter()
     reporter.publish([], [])
     assert shown() == []
@@ -81,7 +131,7 @@ def test_the_start_may_have_nothing_to_show(open_reporter, shown):
     assert shown() == points(ONE)
 
 
-def test_a_late_step_ends_up_in_its_place(open_reporter, shown):
+def test_a_late_step_ends_up_in_its_place(open_reporter, shown, points):
     reporter = open_reporter()
     reporter.publish([ONE], [ONE])
     reporter.publish([THREE], [ONE, THREE])
@@ -91,7 +141,7 @@ def test_a_late_step_ends_up_in_its_place(open_reporter, shown):
     assert shown() == points(*RESULTS)
 
 
-def test_what_is_published_twice_is_shown_once(open_reporter, shown):
+def test_what_is_published_twice_is_shown_once(open_reporter, shown, points):
     reporter = open_reporter()
     reporter.publish([ONE, TWO], [ONE, TWO])
     reporter.publish([ONE, TWO], [ONE, TWO])
@@ -100,7 +150,7 @@ def test_what_is_published_twice_is_shown_once(open_reporter, shown):
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["after an end", "after a crash"])
-def test_a_restart_shows_every_step_once(open_reporter, shown, closed):
+def test_a_restart_shows_every_step_once(open_reporter, shown, points, closed):
     for number in range(1, 5):
         reporter = open_reporter()
         reporter.publish(RESULTS[number - 1 : number], RESULTS[:number])
@@ -111,13 +161,13 @@ def test_a_restart_shows_every_step_once(open_reporter, shown, closed):
     assert shown() == points(*RESULTS)
 
 
-def test_what_was_shown_and_never_recorded_disappears(open_reporter, shown):
+def test_what_was_shown_and_never_recorded_disappears(open_reporter, shown, points):
     open_reporter().publish([ONE, TWO], [ONE, TWO])
     open_reporter().publish([], [ONE])
     assert shown() == points(ONE)
 
 
-def test_closing_without_or_twice_after_publishing_does_no_harm(open_reporter, shown):
+def test_closing_without_or_twice_after_publishing_does_no_harm(open_reporter, shown, points):
     open_reporter().close()
     reporter = open_reporter()
     reporter.publish([ONE], [ONE])
