@@ -24,7 +24,7 @@ lint: install
 	$(BIN)/mypy
 
 unit: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 reliability: install  ## The requirements R1 to R31, on real files and processes.
 	$(BIN)/pytest -m reliability tests/reliability

@@ -120,6 +120,8 @@ class Alarm(FileSystemEventHandler):
                 self, str(root), recursive=place == self._root, event_filter=list(WAKING)
             )
             observer.start()
+        except (FileNotFoundError, NotADirectoryError):
+            return  # it went in this moment: the next turn looks again
         except OSError as error:
             logger.warning("No events from the file system (%s): it is polled.", error)
             self._enabled = False

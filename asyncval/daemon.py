@@ -1,6 +1,5 @@
 """The loop of `asyncval watch`: find, keep, queue, hand out, record, report."""
 
-import errno
 import logging
 import signal
 import sqlite3
@@ -220,9 +219,6 @@ class Daemon:
             self._is_stuck = False
             return self._exit_code()
         except (sqlite3.OperationalError, OSError) as error:
-            full = isinstance(error, sqlite3.OperationalError) or error.errno == errno.ENOSPC
-            if not full:
-                raise
             if not self._is_stuck:
                 logger.warning("Cannot record (%s): trying again until it works.", error)
             self._is_stuck = True

@@ -25,6 +25,8 @@ from asyncval.core.ports import Clock
 from asyncval.core.types import Checkpoint, State
 
 logger = logging.getLogger(__name__)
+LOOK_AGAIN_EVERY = 32
+"""In how many scans every known folder is listed once, for changes that no witness shows."""
 Witness = tuple[tuple[Path, int, int], ...]
 """Paths of a folder that no save leaves as they were, with modification time and size."""
 
@@ -88,6 +90,7 @@ class Watcher:
     """The files of each folder when it was reported last, as far as this process saw them."""
     _nameless: set[str] = field(default_factory=set)
     _inventory: frozenset[str] = frozenset()
+    _num_scans: int = 0
 
     def scan(self, *, give_up: bool = False, last_step: int | None = None) -> Iterator[Found]:
         """Look once; yield what was not reported before, in step order.
@@ -106,7 +109,10 @@ class Watcher:
             self._witnesses.pop(name, None)
             self._listings.pop(name, None)
             self.waiting.pop(name, None)
-        for step, path in candidates:
+        self._num_scans += 1
+        for number, (step, path) in enumerate(candidates):
+            if (number + self._num_scans) % LOOK_AGAIN_EVERY == 0:
+                self._witnesses.pop(path.name, None)
             wanted = last_step is None or step <= last_step
             found = self._look(path, step, give_up=give_up and wanted)
             if found is not None:
@@ -204,6 +210,9 @@ class Watcher:
         except OSError as error:  # no space for the pin, a file system that stumbled
             self.waiting[name] = f"It cannot be pinned now: {error.strerror}."
             return None
+        except Exception as error:  # one folder that nobody foresaw must not end the daemon
+            reason = f"It cannot be examined: {type(error).__name__}: {error}"
+            return self._postpone(folder, checkpoint, reason, quiet, give_up=give_up)
 
     def _is_remnant(self, folder: Folder) -> bool:
         """Say whether this is what is left of a reported folder: nothing new, something gone."""

@@ -224,8 +224,8 @@ def read_config(folder: Folder, name: str = "config.json") -> dict[str, Any]:
 
 def architecture_of(config: dict[str, Any]) -> str:
     """Return the class that a configuration was saved from, empty if it does not say."""
-    names = config.get("architectures") or [""]
-    return str(names[0])
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def _language_model_remarks(folder: Folder) -> Iterator[str]:

@@ -72,7 +72,7 @@ class Folder:
         """
         try:
             return json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointIncomplete(f"{name} cannot be read as JSON: {error}.") from error
 
     def subset(self, names: Iterable[str]) -> Mapping[str, FileStat]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.structure import read_weight_map
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.ports import Encoder
 from asyncval.core.types import Pooling, Precision
@@ -155,11 +156,8 @@ def weight_files(folder: Folder, prefix: str = "") -> list[str]:
         raise CheckpointIncomplete(f"There are no weights yet ({prefix}{WEIGHTS[0]}, or another).")
     if not found.endswith(".index.json"):
         return [found]
-    index = folder.read_json(found)
-    shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict):
-        raise CheckpointIncomplete(f'{found} has no "weight_map".')
-    names = sorted({prefix + shard for shard in shards.values()})
+    shards = read_weight_map(folder.path / found)
+    names = sorted({prefix + shard for shard in set(shards.values())})
     missing = [name for name in names if name not in folder]
     if missing:
         raise CheckpointIncomplete(f"{missing[0]} is missing, which {found} names.")

@@ -211,8 +211,8 @@ def _reflink(descriptor: int, source: Path, target: Path) -> None:
 
 
 def _hard_link(descriptor: int, source: Path, target: Path) -> None:
-    os.link(source, target)
-    if target.stat().st_ino != os.fstat(descriptor).st_ino:
+    os.link(source.resolve(), target)  # a link to a file would keep nothing
+    if target.lstat().st_ino != os.fstat(descriptor).st_ino:
         raise CheckpointIncomplete(f"{source.name} was replaced while it was pinned.")
 
 

@@ -60,7 +60,7 @@ def check_safetensors(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
             tensors = {name: each for name, each in header.items() if name != "__metadata__"}
             end = _data_bytes(tensors)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointIncomplete(f"{path.name} has a damaged header: {error}.") from error
         if not tensors:
             raise CheckpointIncomplete(f"{path.name} has no tensor in it.")
@@ -115,7 +115,7 @@ def check_torch_zip(path: Path) -> None:
                 members = archive.infolist()
                 first = min(member.header_offset for member in members)
                 whole = first == 0 and any(m.filename.endswith("data.pkl") for m in members)
-        except (zipfile.BadZipFile, ValueError) as error:
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise CheckpointIncomplete(f"{path.name} is not whole: {error}.") from error
         if not whole:
             raise CheckpointIncomplete(f"{path.name} is not a whole file of torch.save.")
@@ -163,6 +163,8 @@ def read_weight_map(path: Path) -> dict[str, str]:
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointIncomplete(f'{path.name} has no "weight_map".')
+    if not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointIncomplete(f"{path.name} names a shard that is no text.")
     return weight_map
 
 
@@ -170,7 +172,7 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401
     with _opened(path) as file:
         try:
             return json.loads(file.read())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointIncomplete(f"{path.name} is not whole JSON: {error}.") from error
 
 

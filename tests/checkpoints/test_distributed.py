@@ -134,3 +134,30 @@ def test_a_metadata_that_would_run_something_runs_nothing(tmp_path):
     with pytest.raises(CheckpointUnsupported, match="no checkpoint needs"):
         examine(Folder.listing(folder), step=1)
     assert not trace.exists()
+
+
+def _named(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+HOSTILE = {
+    "a state for a class": b"\x80\x04cpathlib\nPosixPath\nN}"
+    + _named("_str")
+    + _named("/x")
+    + b"s\x86b.",
+    "memory for a reference that is not there": b"\x80\x02Nr\xff\xff\xff\xff.",
+    "a key that takes for ever": b"\x80\x04}N\x85" + b"2\x86" * 60 + b"Ns.",
+    "bytes that are not there": b"\x80\x05\x96" + b"\xff" * 7 + b"\x00.",
+    "an object that is called": b"\x80\x04" + _named("x") + b")R.",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_metadata_that_was_made_to_harm_is_refused_at_once(tmp_path, content):
+    folder = save_distributed(tmp_path / "checkpoint-1")
+    (folder / ".metadata").write_bytes(content)
+    before = str(folder)
+    with pytest.raises((CheckpointUnsupported, CheckpointIncomplete)):
+        examine(Folder.listing(folder), step=1)
+    assert str(folder) == before
+    assert str(Path("/a")) == "/a"

@@ -333,5 +333,5 @@ def test_r29_an_idle_scan_opens_no_file(pool, tmp_path):
     assert int(done.stdout) == IDLE_CHECKPOINTS
     idle = calls.read_text().partition("IDLE BEGINS")[2].partition("IDLE ENDS")[0]
     opened = re.findall(r"open\w*\(.*", idle)
-    assert len(opened) == 7
-    assert all("O_DIRECTORY" in call and f'"{root}"' in call for call in opened)
+    assert sum(f'"{root}"' in call for call in opened) == 7
+    assert all("O_DIRECTORY" in call for call in opened)
