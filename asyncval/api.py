@@ -32,11 +32,12 @@ from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, In
 from asyncval.core.measures import parse_measures
 from asyncval.core.ranking import in_trec_order
 from asyncval.core.sampling import Rankings
-from asyncval.core.types import Checkpoint, Judgements, QuerySet, Retrieved, Text, TextForm
+from asyncval.core.types import Checkpoint, Judgements, QuerySet, Record, Retrieved, Text, TextForm
 from asyncval.data.embeddings import read_embeddings, read_scores
 from asyncval.data.qrels import read_qrels
 from asyncval.data.runs import read_run, write_run
 from asyncval.data.sources import digest_of, passage_files, read_texts
+from asyncval.data.texts import check_form, content_of
 from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
@@ -54,6 +55,7 @@ __all__ = [
     "InvalidOption",
     "Judgements",
     "Rankings",
+    "Record",
     "Retrieved",
     "Text",
     "TextConfig",
@@ -62,6 +64,8 @@ __all__ = [
     "TextIds",
     "TokenStore",
     "TopK",
+    "check_form",
+    "content_of",
     "device_name",
     "digest_of",
     "in_trec_order",

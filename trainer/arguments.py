@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
+from asyncval.api import AsyncvalError, TextForm, check_form
 from trainer.errors import InputError
 from trainer.formats import FORMATS
 from trainer.model import Pooling
 from trainer.sources import TrainingFiles
-from trainer.wording import Template, Wording
+from trainer.wording import Wording
 
 Objective = Literal["contrastive", "margin_mse", "kl"]
 
@@ -119,11 +120,13 @@ class DataArguments:
         default=None, metadata={"help": "Draw only from so many of the first in --neg_file."}
     )
     query_template: str | None = field(
-        default=None, metadata={"help": "Makes a query of its fields: '<text>'."}
+        default=None, metadata={"help": "Makes a query of its fields: '<text>', or a preset."}
     )
     doc_template: str | None = field(
         default=None,
-        metadata={"help": "Makes a passage of its fields: 'Title: <title> Text: <text>'."},
+        metadata={
+            "help": "Makes a passage of its fields: 'Title: <title> Text: <text>', or a preset."
+        },
     )
     query_column_names: str | None = field(
         default=None, metadata={"help": "Columns of a query TSV: 'id,text'."}
@@ -153,9 +156,14 @@ class DataArguments:
                 raise InputError(f"--{name} is {getattr(self, name)}. It must be at least 1.")
         if bool(self.train_file) == bool(self.train_qrels):
             raise InputError("Give either --train_file or --train_qrels.")
+        try:
+            check_form(TextForm(is_query=True, template=self.query_template))
+            check_form(TextForm(template=self.doc_template))
+        except AsyncvalError as error:
+            raise InputError(str(error)) from error
 
-    def training_files(self) -> TrainingFiles:
-        """Return what belongs to the training files."""
+    def training_files(self, *, num_tokens: int | None = None) -> TrainingFiles:
+        """Return what belongs to the training files; `num_tokens` is the tokenizer's."""
         return TrainingFiles(
             neg_file=_path(self.neg_file),
             teacher_score_files=tuple(map(Path, self.teacher_score_files)),
@@ -163,10 +171,11 @@ class DataArguments:
             corpus_file=_path(self.corpus_file),
             sample_neg_from_topk=self.sample_neg_from_topk,
             wording=Wording(
-                query_template=Template(self.query_template) if self.query_template else None,
-                doc_template=Template(self.doc_template) if self.doc_template else None,
+                query_template=self.query_template,
+                doc_template=self.doc_template,
                 query_columns=_names(self.query_column_names),
                 doc_columns=_names(self.doc_column_names),
+                num_tokens=num_tokens,
             ),
         )
 

@@ -181,11 +181,6 @@ class Collator:
                     f"The training data has token ids with special tokens in them ({ids[0]} ... "
                     f"{ids[-1]}), which would be added again. Tokenise it without."
                 )
-            if max(ids, default=0) >= len(self.tokenizer):
-                raise InputError(
-                    f"The training data has the token id {max(ids)}, but the tokenizer has only "
-                    f"{len(self.tokenizer)}. Give the tokenizer that the data was made with."
-                )
 
     def _tokens(self, texts: Sequence[Content | None], prefix: str, length: int) -> BatchEncoding:
         if any(isinstance(each, tuple) for each in texts):

@@ -62,6 +62,7 @@ class NamedTexts:
                 kind="Query file",
                 word=wording.query,
                 columns=wording.query_columns,
+                num_tokens=wording.num_tokens,
             )
         self.corpus: Texts = open_texts(
             files.corpus_file,
@@ -69,6 +70,7 @@ class NamedTexts:
             kind="Corpus",
             word=wording.passage,
             columns=wording.doc_columns,
+            num_tokens=wording.num_tokens,
         )
 
     def check(self, example: Example) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from trainer.errors import InputError
 from trainer.lines import KeyedLines, LineFile
-from trainer.wording import Content
+from trainer.wording import Content, check_token
 
 ID_KEYS = ("_id", "id", "text_id", "docid", "doc_id", "query_id")
 COLUMNS = {2: ("id", "text"), 3: ("id", "title", "text")}
@@ -44,6 +44,7 @@ def open_texts(
     kind: str,
     word: Word,
     columns: tuple[str, ...] | None = None,
+    num_tokens: int | None = None,
 ) -> Texts:
     """Index a file or folder of texts.
 
@@ -53,9 +54,10 @@ def open_texts(
         kind: what it is, for a message: "Corpus".
         word: makes a text of a record.
         columns: of a TSV; None for the usual ones.
+        num_tokens: that a folder's token ids are below; those of a file are `word`'s to check.
     """
     if path.is_dir():
-        return TokenisedFolder(path, option=option, kind=kind)
+        return TokenisedFolder(path, option=option, kind=kind, num_tokens=num_tokens)
     if _is_tsv(path):
         parse = partial(_tab_separated, word=word, columns=columns)
     else:
@@ -118,7 +120,9 @@ class TokenisedFolder:
     The token ids stay on disk: the Arrow files are mapped into memory.
     """
 
-    def __init__(self, folder: Path, *, option: str, kind: str) -> None:
+    def __init__(
+        self, folder: Path, *, option: str, kind: str, num_tokens: int | None = None
+    ) -> None:
         self.folder = folder
         self.where = f"{kind} {str(folder)!r}"
         mapping = folder / "mapping_id.txt"
@@ -134,6 +138,10 @@ class TokenisedFolder:
                 f"{self.where} has {len(self._column())} rows, but its mapping_id.txt names "
                 f"{len(self.rows)}."
             )
+        try:
+            check_token(self._largest(), num_tokens=num_tokens)
+        except ValueError as error:
+            raise InputError(f"{self.where}: {error}.") from error
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,6 +162,13 @@ class TokenisedFolder:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapped files behind: a worker that was spawned maps its own."""
         return {**self.__dict__, "_table": None}
+
+    def _largest(self) -> int:
+        """Return the highest token id; it is looked for in Arrow, at the speed of the disk."""
+        import pyarrow.compute as pc
+
+        chunks = self._column().chunks
+        return max((pc.max(each.flatten()).as_py() or 0 for each in chunks), default=0)
 
     def _column(self) -> Any:  # noqa: ANN401
         """Return the column of token ids."""

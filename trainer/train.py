@@ -215,13 +215,6 @@ def build_trainer(
         teacher_scores=training_args.objective != "contrastive",
         ids=data_args.qrels_file is not None,
     )
-    train_dataset = TrainingSet(
-        [data_args.train_qrels] if data_args.train_qrels else data_args.train_file,
-        demands=demands,
-        seed=training_args.seed,
-        data_format="qrels" if data_args.train_qrels else data_args.train_format,
-        files=data_args.training_files(),
-    )
     has_prefix = bool(data_args.query_prefix or data_args.passage_prefix)
     if model_args.pooling == "decoder" and has_prefix:
         raise InputError(
@@ -250,6 +243,13 @@ def build_trainer(
     tokenizer = load_tokenizer(
         model_args.tokenizer_name_or_path or model_args.model_name_or_path,
         append_eos=model_args.append_eos_token,
+    )
+    train_dataset = TrainingSet(
+        [data_args.train_qrels] if data_args.train_qrels else data_args.train_file,
+        demands=demands,
+        seed=training_args.seed,
+        data_format="qrels" if data_args.train_qrels else data_args.train_format,
+        files=data_args.training_files(num_tokens=len(tokenizer)),
     )
     collator = Collator(
         tokenizer=tokenizer,

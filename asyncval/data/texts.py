@@ -85,19 +85,25 @@ def to_texts(records: Iterator[Record], form: TextForm) -> Iterator[Text]:
     Raises:
         InvalidData: One has no id or no text, or not what the template wants.
     """
-    if form.template is None:
-        for record in records:
-            yield _plain_text(record)
-    else:
-        fill = _filler(form.template)
-        for record in records:
-            content = fill(record)
-            _check_unicode(content, record)
-            yield Text(id=record_id(record), text=content)
+    for record in records:
+        yield _text(record, form.template, text_id=record_id(record))
 
 
-def _plain_text(record: Record) -> Text:
-    text_id, text = record_id(record), _content(record)
+def content_of(record: Record, template: str | None) -> str | tuple[int, ...]:
+    """Return what is encoded of a record, which needs no id.
+
+    Raises:
+        InvalidData: It has no text, or not what the template wants.
+    """
+    return _text(record, template, text_id="").content
+
+
+def _text(record: Record, template: str | None, *, text_id: str) -> Text:
+    if template is not None:
+        content = _filler(template)(record)
+        _check_unicode(content, record)
+        return Text(id=text_id, text=content)
+    text = _content(record)
     title = record.values.get("title") or ""
     if not isinstance(title, str):
         raise InvalidData(f'{record.place}: "title" is {title!r}, which is not a string.')

@@ -55,7 +55,7 @@ def model_folder(tmp_path: Path) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=32,
+        max_position_embeddings=128,
         initializer_range=0.5,
     )
     BertModel(config).save_pretrained(folder)
@@ -71,7 +71,7 @@ def decoder_folder(model_folder: Path) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=32,
+        max_position_embeddings=128,
         initializer_range=0.5,
     )
     LlamaModel(config).save_pretrained(model_folder)

@@ -143,7 +143,10 @@ def test_a_batch_holds_prefixed_texts_cut_to_their_lengths(model_folder):
         ('{"query": "q"}', 'no "positive"'),
         ('{"query": "q", "positive": 3}', "a passage that is not a string, a list"),
         ('{"query": "q", "positives": "p"}', '"positives" is a str and should be a list'),
-        ('{"query": "q", "positive_passages": [{"docid": "1"}]}', 'without a "text" string'),
+        (
+            '{"query": "q", "positive_passages": [{"docid": "1"}]}',
+            'no text. Each needs "text"',
+        ),
     ],
 )
 def test_a_bad_line_is_named_before_the_training_starts(tmp_path, line, complaint):

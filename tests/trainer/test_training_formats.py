@@ -9,11 +9,14 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
+from asyncval.api import TextForm, read_texts
+from asyncval.data.texts import PRESETS
+from trainer.arguments import DataArguments
 from trainer.data import Collator, TrainingSet
 from trainer.errors import InputError
 from trainer.examples import Demands, Passage, Sample
 from trainer.sources import TrainingFiles
-from trainer.wording import Template, Wording
+from trainer.wording import Wording
 
 
 def write(path, *rows):
@@ -94,7 +97,6 @@ def test_token_ids_are_embedded_as_their_text_is(tmp_path, model_folder):
     [
         ((2, 7, 3), "", "token ids with special tokens in them (2 ... 3)"),
         ((7, 8), "query: ", "has token ids, and a prefix is text"),
-        ((7, 99999), "", "has the token id 99999, but the tokenizer has only"),
     ],
 )
 def test_token_ids_that_do_not_fit_tokenizer_or_flags_are_refused(
@@ -259,8 +261,8 @@ def test_a_template_words_passages_from_columns_once(tmp_path, name):
         corpus = tmp_path / name
         corpus.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
     wording = Wording(
-        doc_template=Template("Title: <title> Text: <text> (<year>)"),
-        query_template=Template("Q <text>"),
+        doc_template="Title: <title> Text: <text> (<year>)",
+        query_template="Q <text>",
         doc_columns=("id", "title", "text", "year"),
     )
     files = TrainingFiles(
@@ -277,12 +279,49 @@ def test_templates_word_the_records_within_a_training_file_too(tmp_path):
         "positive_passages": [{"docid": "1", "title": None, "text": "p", "meta": {"year": 7}}],
     }
     wording = Wording(
-        query_template=Template("query: <query>"),
-        doc_template=Template("<title>[SEP]<text> <meta.year>"),
+        query_template="query: <query>",
+        doc_template="<title>[SEP]<text> <meta.year>",
     )
     files = TrainingFiles(wording=wording)
     [sample] = first_samples(write(tmp_path / "t.jsonl", row), num_passages=1, files=files)
     assert (sample.query, sample.passages[0].text) == ("query: q", "[SEP]p 7")
+
+
+@pytest.mark.parametrize("template", [*PRESETS, "<title>\\n<text>", None])
+def test_a_template_trains_on_the_texts_that_asyncval_validates(tmp_path, texts, template):
+    rows = [
+        {"_id": "1", "title": "A title", "text": " and text "},
+        {"_id": "2", "title": "", "text": "text"},
+        {"_id": "3", "title": "Done.", "text": "text"},
+    ]
+    corpus = write(tmp_path / "corpus.jsonl", *rows)
+    files = also(texts, corpus_file=corpus, wording=Wording(doc_template=template))
+    path = write(tmp_path / "qrels", *[f"1\t{row['_id']}" for row in rows])
+    samples = first_samples(path, num_passages=1, num_epochs=30, files=files)
+    validated = read_texts(
+        corpus, option="--candidate_dir", form=TextForm(is_query=False, template=template)
+    )
+    assert {(sample.passages[0].id, sample.passages[0].text) for sample in samples} == {
+        (text.id, text.content) for text in validated
+    }
+
+
+@pytest.mark.parametrize("template", ["tevatron_v11", ""])
+def test_a_template_that_names_no_field_is_refused(template):
+    with pytest.raises(InputError, match=r"--doc_template .*: there is no <column> in it"):
+        DataArguments(train_file=["t"], doc_template=template)
+
+
+def test_a_token_id_that_the_tokenizer_lacks_is_found_wherever_it_stands(tmp_path, texts):
+    wording = Wording(num_tokens=50)
+    rows = [{"query": [1], "positive": [2]}, {"query": [49], "positive": [50]}]
+    path = write(tmp_path / "t.jsonl", *rows)
+    with pytest.raises(InputError, match="line 2: the token id 50, but the tokenizer has only 50"):
+        first_samples(path, num_passages=1, files=TrainingFiles(wording=wording))
+    corpus = [{"_id": "a", "text": [3]}, {"_id": "b", "text": [4, 77]}]
+    files = also(texts, corpus_file=write(tmp_path / "c.jsonl", *corpus), wording=wording)
+    with pytest.raises(InputError, match=r"Corpus .*, line 2: the token id 77,"):
+        first_samples(write(tmp_path / "qrels", "1\ta"), num_passages=1, files=files)
 
 
 def test_retromaes_tokenised_folders_are_read_where_they_lie(tmp_path):
@@ -299,6 +338,9 @@ def test_retromaes_tokenised_folders_are_read_where_they_lie(tmp_path):
         neg_file=write(tmp_path / "negatives", "q7\tb,c"),
     )
     path = write(tmp_path / "train_qrels.txt", "q7\ta")
+    too_few = also(files, neg_file=files.neg_file, wording=Wording(num_tokens=50))
+    with pytest.raises(InputError, match=r"queries': the token id 55, but the tokenizer has only"):
+        first_samples(path, files=too_few)
     examples = TrainingSet([str(path)], demands=Demands(num_passages=3), seed=0, files=files)
     for each in (examples, pickle.loads(pickle.dumps(examples))):
         sample = each[0, 0]

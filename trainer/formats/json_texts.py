@@ -20,7 +20,7 @@ from typing import Any
 from trainer.examples import Demands, Example, Passage
 from trainer.sources import LineExamples, Source, TrainingFiles
 from trainer.texts import id_of, json_object
-from trainer.wording import Wording, is_token_ids
+from trainer.wording import Wording
 
 ADVICE = (
     'Each line needs "query" and "positive", "positives" or "positive_passages", or a scored list.'
@@ -88,7 +88,7 @@ def list_of(row: dict[str, Any], key: str) -> list[Any]:
 
 def _passage(value: Any, wording: Wording) -> Passage:  # noqa: ANN401
     """Read a string, token ids or an object."""
-    if isinstance(value, str) or (value and is_token_ids(value)):
+    if isinstance(value, str) or (value and isinstance(value, list)):
         value = {"text": value}
     if not isinstance(value, dict):
         raise ValueError("a passage that is not a string, a list of token ids or an object")
