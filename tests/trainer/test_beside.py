@@ -44,7 +44,7 @@ def command(bert_folder, tmp_path):
         flags = {
             "model_name_or_path": bert_folder, "train_file": train_file,
             "output_dir": tmp_path / "training", "train_n_passages": 1, "max_steps": 6,
-            "save_steps": 2, "per_device_train_batch_size": 2, "use_cpu": True,
+            "p_max_len": 32, "save_steps": 2, "per_device_train_batch_size": 2, "use_cpu": True,
             "report_to": "none", "asyncval": config_file, **more,
         }  # fmt: skip
         named = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
