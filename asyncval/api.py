@@ -34,7 +34,7 @@ from asyncval.core.ranking import in_trec_order
 from asyncval.core.sampling import Rankings
 from asyncval.core.types import Checkpoint, Judgements, QuerySet, Record, Retrieved, Text, TextForm
 from asyncval.data.embeddings import read_embeddings, read_scores
-from asyncval.data.qrels import read_qrels
+from asyncval.data.qrels import judged_pairs, read_qrels
 from asyncval.data.runs import read_run, write_run
 from asyncval.data.sources import digest_of, passage_files, read_texts
 from asyncval.data.texts import check_form, content_of
@@ -69,6 +69,7 @@ __all__ = [
     "device_name",
     "digest_of",
     "in_trec_order",
+    "judged_pairs",
     "max_positions",
     "mean_measures",
     "passage_files",

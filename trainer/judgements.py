@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asyncval.api import judged_pairs
 from trainer.errors import InputError
 from trainer.lines import LineFile, key_of
 
 NO_PASSAGE = -1
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class Judgements:
@@ -40,27 +42,12 @@ class Judgements:
 def parse_judgement(line: str) -> tuple[str, list[str]] | None:
     """Return a query and what a line says is relevant to it; None if it says of nothing.
 
-    TREC's `query 0 passage grade`, BEIR's `query passage grade` with its header, and RetroMAE's
-    `query passage[,passage...]`, with tabs or else spaces between them. What is relevant has a
-    grade above 0.
-
     Raises:
-        ValueError: it is none of them, in words that follow `'file', line 3: `.
+        ValueError: it is none that Asyncval reads, in words that follow `'file', line 3: `.
     """
-    fields = [each.strip() for each in line.strip("\r\n").split("\t" if "\t" in line else None)]
-    if fields[:1] == ["query-id"]:
-        return None
-    if len(fields) == 2 and all(fields):
-        return fields[0], fields[1].split(",")
-    try:
-        if len(fields) not in (3, 4):
-            raise ValueError
-        return (fields[0], [fields[-2]]) if float(fields[-1]) > 0 else None
-    except ValueError:
-        raise ValueError(
-            f"{line.strip()!r} is neither `query 0 passage grade` nor `query passage grade` nor "
-            "`query passage`"
-        ) from None
+    pairs = judged_pairs(line.removeprefix(BYTE_ORDER_MARK).rstrip("\r\n"))
+    relevant = [passage_id for _, passage_id, grade in pairs if grade >= 1]
+    return (pairs[0][0], relevant) if relevant else None
 
 
 def known_relevant(relevant: Tensor, passages: Tensor) -> Tensor:

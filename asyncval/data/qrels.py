@@ -48,27 +48,18 @@ def read_qrels(path: Path) -> Judgements:
     judgements: dict[str, dict[str, int]] = {}
     columns = 0
     for number, _, line in read_lines(path):
-        fields = [field.strip() for field in line.split("\t" if "\t" in line else None)]
-        if columns == 0:
-            columns = len(fields)
-            if columns not in (2, 3, 4):
-                raise InvalidData(
-                    f"{str(path)!r}, line {number}: {columns} columns. Judgements have 4 (query, "
-                    "iteration, passage, grade), 3 (query, passage, grade) or 2 (query, passage)."
-                )
-            if _is_header(fields):
-                continue
+        fields = _fields(line)
+        is_first, columns = columns == 0, columns or len(fields)
         if len(fields) != columns:
             raise InvalidData(
                 f"{str(path)!r}, line {number}: {len(fields)} columns where the first line has "
                 f"{columns}."
             )
-        for query_id, passage_id, grade in _pairs(fields, path, number):
-            if not query_id or not passage_id:
-                raise InvalidData(
-                    f"{str(path)!r}, line {number}: the id of the "
-                    f"{'passage' if query_id else 'query'} is empty. Write it, or leave it out."
-                )
+        try:
+            pairs = _pairs(fields, may_be_header=is_first)
+        except ValueError as error:
+            raise InvalidData(f"{str(path)!r}, line {number}: {error}.") from error
+        for query_id, passage_id, grade in pairs:
             if judgements.setdefault(query_id, {}).setdefault(passage_id, grade) != grade:
                 raise InvalidData(
                     f"{str(path)!r}, line {number}: query {query_id!r} and passage "
@@ -79,22 +70,46 @@ def read_qrels(path: Path) -> Judgements:
     return judgements
 
 
+def judged_pairs(line: str) -> list[tuple[str, str, int]]:
+    """Return (query, passage, grade) of each pair of a line by itself; a header has none.
+
+    Raises:
+        ValueError: It is no judgement, in words that follow `'file', line 3: `.
+    """
+    return _pairs(_fields(line), may_be_header=True)
+
+
+def _fields(line: str) -> list[str]:
+    return [field.strip() for field in line.split("\t" if "\t" in line else None)]
+
+
+def _pairs(fields: list[str], *, may_be_header: bool) -> list[tuple[str, str, int]]:
+    if len(fields) not in (2, 3, 4):
+        raise ValueError(
+            f"{len(fields)} columns. Judgements have 4 (query, iteration, passage, grade), 3 "
+            "(query, passage, grade) or 2 (query, passage)"
+        )
+    if may_be_header and _is_header(fields):
+        return []
+    grade = 1 if len(fields) == 2 else _grade(fields[-1])
+    if grade is None:
+        raise ValueError(f"the grade {fields[-1]!r} is not a whole number")
+    passages = fields[1].split(",") if len(fields) == 2 else [fields[-2]]
+    pairs = [(fields[0], passage_id.strip(), grade) for passage_id in passages]
+    for query_id, passage_id, _ in pairs:
+        if not query_id or not passage_id:
+            raise ValueError(
+                f"the id of the {'passage' if query_id else 'query'} is empty. Write it, or leave "
+                "it out"
+            )
+    return pairs
+
+
 def _is_header(fields: list[str]) -> bool:
     names = [field.lower().replace("_", "-") for field in fields]
     passage = names[-1] if len(fields) == 2 else names[-2]
     is_grade = len(fields) > 2 and _grade(fields[-1]) is not None
     return names[0] in QUERY_COLUMNS and passage in PASSAGE_COLUMNS and not is_grade
-
-
-def _pairs(fields: list[str], path: Path, number: int) -> list[tuple[str, str, int]]:
-    if len(fields) == 2:
-        return [(fields[0], passage_id.strip(), 1) for passage_id in fields[1].split(",")]
-    grade = _grade(fields[-1])
-    if grade is None:
-        raise InvalidData(
-            f"{str(path)!r}, line {number}: the grade {fields[-1]!r} is not a whole number."
-        )
-    return [(fields[0], fields[-2], grade)]
 
 
 def _grade(text: str) -> int | None:

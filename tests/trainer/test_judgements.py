@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from asyncval.api import read_qrels
 from trainer.data import Collator
 from trainer.errors import InputError
 from trainer.examples import Passage, Sample
@@ -16,6 +17,8 @@ from trainer.judgements import Judgements, known_relevant
         "1 0 a 1\n1 Q0 b 2\n1 0 c 0\n2 0 c 1\n",
         "query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t2\n\n1\tc\t0\n2\tc\t1\n",
         "1\ta,b\n2\tc\n",
+        "\ufeff1 0 a 1\n1 0 b 2\n2 0 c 1\n",
+        "Query_ID\tdocno\tgrade\r\n1\ta\t1.0\r\n1\tb\t2\r\n2\tc\t1\r\n",
     ],
 )
 def test_passages_that_are_judged_relevant_to_a_query_are_found_in_a_batch(
@@ -38,6 +41,11 @@ def test_passages_that_are_judged_relevant_to_a_query_are_found_in_a_batch(
     )
     found = known_relevant(batch["relevant"], batch["passage_keys"])
     assert found.int().tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 1, 0, 0, 0], [0] * 6]
+    grades = read_qrels(path)
+    assert {query: {each for each in of if of[each] >= 1} for query, of in grades.items()} == {
+        "1": {"a", "b"},
+        "2": {"c"},
+    }
 
 
 def test_what_is_relevant_to_a_query_is_no_negative_of_it_in_a_training(
@@ -74,9 +82,11 @@ def test_the_width_does_not_depend_on_the_batch(tmp_path):
     ("content", "complaint"),
     [
         (None, "'PATH' does not exist. Check --qrels_file."),
-        ("1 0 a 1\n1 0 a\n", "'PATH', line 2: '1 0 a' is neither"),
-        ("1 0 a b c 1\n", "'PATH', line 1: '1 0 a b c 1' is neither"),
-        ("1\n", "'PATH', line 1: '1' is neither"),
+        ("1 0 a 1\n1 0 a\n", "'PATH', line 2: the grade 'a' is not a whole number."),
+        ("1 0 a b c 1\n", "'PATH', line 1: 6 columns. Judgements have 4"),
+        ("1\n", "'PATH', line 1: 1 columns. Judgements have 4"),
+        ("1 0 a nan\n", "'PATH', line 1: the grade 'nan' is not a whole number."),
+        ("1 0 a 0.5\n", "'PATH', line 1: the grade '0.5' is not a whole number."),
         ("1 0 a 0\n", "'PATH' names no relevant passage."),
     ],
 )

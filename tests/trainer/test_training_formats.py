@@ -120,6 +120,11 @@ def test_openmatchs_lists_of_token_ids_have_scores(tmp_path):
     assert {each.text: each.score for each in sample.passages} == {(2,): 3, (3,): 2, (4,): 1}
 
 
+def test_an_object_of_two_words_is_no_pair_of_judged_ids(tmp_path):
+    path = write(tmp_path / "t.jsonl", '{"query":"q", "positive":"p"}')
+    assert first_samples(path, num_passages=1) == [Sample("q", [Passage("p")])]
+
+
 def test_tevatrons_second_form_names_passages_of_a_corpus(tmp_path, texts):
     row = {
         "query_id": "1",

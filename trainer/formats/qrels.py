@@ -33,7 +33,7 @@ def recognises(first: str) -> bool:
         parse_judgement(first)
     except ValueError:
         return False
-    return True
+    return not first.lstrip().startswith("{")
 
 
 def open_source(path: Path, *, files: TrainingFiles, demands: Demands) -> Source:
