@@ -10,10 +10,11 @@ from typing import cast
 
 from asyncval.checkpoints.completeness import SENTINEL, examine
 from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.loading import first_line
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.clock import SystemClock
 from asyncval.core.discovery import step_in_name
-from asyncval.core.errors import CheckpointError, DeviceUnavailable
+from asyncval.core.errors import CheckpointError, DeviceUnavailable, UsageError
 from asyncval.core.measures import parse_measures
 from asyncval.core.ports import Encoder, ProgressListener
 from asyncval.core.types import (
@@ -37,6 +38,7 @@ from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
 from asyncval.retrieval.validate import Validator
 
+logger = logging.getLogger(__name__)
 HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -232,6 +234,11 @@ def evaluate_all(
             result = evaluation.run(checkpoint, listener=partial(listener, path.name))
         except CheckpointError as error:
             state, reason = State.FAILED, str(error)
+        except UsageError:
+            raise
+        except Exception as error:  # it costs this checkpoint, not the results of the others
+            logger.exception("%s failed.", path.name)
+            state, reason = State.FAILED, f"{type(error).__name__}: {first_line(error)}"
         now = clock.now()
         rows.append(
             Validation(

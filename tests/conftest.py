@@ -1,12 +1,23 @@
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Take away the handlers that a command sets up: they write to what is closed afterwards."""
+    before = set(logging.root.handlers)
+    yield
+    for handler in set(logging.root.handlers) - before:
+        if type(handler).__module__.split(".")[0] in ("logging", "rich"):
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

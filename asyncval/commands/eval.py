@@ -12,6 +12,7 @@ from asyncval.commands.preparation import (
     check_options,
     device_name,
     read_collection,
+    require_writable,
     worker_setup,
 )
 from asyncval.config import EvalConfig
@@ -53,6 +54,8 @@ def evaluate_named(config: EvalConfig, console: Console) -> list[Validation]:
         raise InvalidOption("CKPT: two folders have the same name, so their run files would too.")
     if len(config.devices) > 1:
         raise InvalidOption("--devices: `asyncval eval` runs on one device.")
+    if config.output_dir is not None:
+        require_writable(config.output_dir, option="--output_dir")
     device = device_name(config.devices[0])
     os.environ.update(device_environment(device))
     quiet_libraries()

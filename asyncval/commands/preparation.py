@@ -191,6 +191,18 @@ def asked_dtype(config: EncodingConfig) -> Dtype:
     return next(iter(said.values()), "fp32")
 
 
+def require_writable(folder: Path, *, option: str) -> None:
+    """Make a folder that will be written to, if it is not there.
+
+    Raises:
+        OutputUnavailable: It cannot be written.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputUnavailable(f"{option}: {str(folder)!r} cannot be written.")
+
+
 def worker_setup(
     config: ValidationConfig, collection: Collection, *, output_dir: Path | None
 ) -> WorkerSetup:
@@ -199,10 +211,7 @@ def worker_setup(
     Raises:
         OutputUnavailable: The cache folder cannot be written.
     """
-    with suppress(OSError):
-        config.cache_dir.mkdir(parents=True, exist_ok=True)
-    if not os.access(config.cache_dir, os.W_OK):
-        raise OutputUnavailable(f"--cache_dir: {str(config.cache_dir)!r} cannot be written.")
+    require_writable(config.cache_dir, option="--cache_dir")
     return WorkerSetup(
         query_names=[each.name for each in collection.query_sets],
         query_files=[located(each.path) for each in collection.query_sets],

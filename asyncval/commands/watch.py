@@ -19,7 +19,7 @@ from asyncval.commands.preparation import (
     worker_setup,
 )
 from asyncval.config import WatchConfig
-from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
+from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern, step_in_name
 from asyncval.core.errors import InvalidOption, OutputUnavailable
 from asyncval.core.ports import Clock, Reporter
 from asyncval.core.records import plan_digest
@@ -53,6 +53,7 @@ def watch(config: WatchConfig) -> int:
     if len(set(devices)) < len(devices):
         raise InvalidOption(f"--devices: {' '.join(config.devices)} names a device twice.")
     _reporter_names(config.report_to)
+    _check_folders(config)
     lock = OutputLock(config.output_dir)
     inbox: SimpleQueue[Any] = SimpleQueue()
     executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
@@ -120,6 +121,28 @@ def _daemon(
         ),
         clock=clock,
     )
+
+
+def _check_folders(config: WatchConfig) -> None:
+    """Refuse, or say, what is probably not meant."""
+    watched, output = config.ckpts_dir.resolve(), config.output_dir.resolve()
+    if config.ckpts_dir.exists() and not config.ckpts_dir.is_dir():
+        raise InvalidOption(f"--ckpts_dir: {str(config.ckpts_dir)!r} is no folder.")
+    if watched == output:
+        raise InvalidOption(
+            f"--output_dir: {str(config.output_dir)!r} is the folder of the checkpoints, which is "
+            "the trainer's alone: give another one."
+        )
+    if watched in output.parents:
+        logger.warning(
+            "--output_dir is inside --ckpts_dir: what is written there lies among the "
+            "trainer's own files."
+        )
+    if (watched / "config.json").exists() and step_in_name(watched.name) is not None:
+        logger.warning(
+            "--ckpts_dir %s looks like a checkpoint itself: give the folder above it.",
+            config.ckpts_dir,
+        )
 
 
 def _save(config: WatchConfig) -> None:

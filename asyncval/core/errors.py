@@ -59,7 +59,12 @@ class NothingToDo(AsyncvalError):
 
 
 class CheckpointError(AsyncvalError):
-    """One checkpoint cannot be evaluated; the others are not concerned."""
+    """One checkpoint cannot be evaluated; the others are not concerned.
+
+    It ends only a command that was given just this one.
+    """
+
+    exit_code = 2
 
 
 class CheckpointIncomplete(CheckpointError):

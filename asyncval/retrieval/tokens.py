@@ -163,6 +163,12 @@ class Tokenizer:
     def encode(self, texts: Sequence[Text], recipe: Recipe) -> list[list[int]]:
         """Return the ids of every text, special tokens included, cut to the maximum length."""
         end = self._end(recipe)
+        num_special = len(end) + (sum(map(len, self._special_ids)) if recipe.special_tokens else 0)
+        if recipe.max_length <= num_special:
+            raise InvalidData(
+                f"A maximum length of {recipe.max_length} tokens leaves no room for a text beside "
+                f"{num_special} special tokens: raise --q_max_len or --p_max_len."
+            )
         if isinstance(texts[0].content, str):
             if not all(isinstance(text.content, str) for text in texts):
                 raise InvalidData("Some texts are token ids and some are strings: use one form.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Collection, asyncval
+from tests.models import save_huggingface
 
 
 def refused(collection: Collection, tmp_path: Path, *more: str) -> str:
@@ -86,6 +87,28 @@ def test_an_output_folder_that_cannot_be_made_is_named(collection, tmp_path):
     (tmp_path / "file").write_text("")
     message = refused(collection, tmp_path, "--output_dir", str(tmp_path / "file" / "out"))
     assert "cannot be written" in message
+
+
+def test_a_training_folder_that_is_a_file_is_named(collection, tmp_path):
+    (tmp_path / "training").write_text("no folder")
+    assert "is no folder" in refused(collection, tmp_path)
+
+
+def test_the_training_folder_cannot_be_the_output_folder(collection, tmp_path):
+    folder = str(tmp_path / "training")
+    assert "is the trainer's alone" in refused(collection, tmp_path, "--output_dir", folder)
+
+
+def test_an_output_folder_of_eval_is_tried_before_anything_is_encoded(collection, tmp_path):
+    checkpoint = save_huggingface(tmp_path / "checkpoint-1")
+    (tmp_path / "file").write_text("no folder")
+    done = asyncval(
+        "eval", str(checkpoint), *collection.flags(), "--output_dir", str(tmp_path / "file"),
+        "--cache_dir", str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "file' cannot be written" in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_device_that_is_not_there_is_named(collection, tmp_path):

@@ -281,5 +281,5 @@ def test_a_missing_faiss_is_named_with_what_to_install(collection, tmp_path, mon
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "asyncval watch: FAISS is not installed: run `pip install asyncval[cpu]`, or `pip install "
-        "asyncval[gpu]` for its CUDA build."
+        "asyncval[gpu]` for its CUDA build; or give --search_backend torch."
     )

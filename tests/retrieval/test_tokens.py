@@ -319,3 +319,9 @@ def test_beyond_its_limit_the_cache_forgets_what_nobody_uses(tmp_path, tokenizer
         assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 2
         for descriptor in cache._held.values():  # as when that process ends
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_that_special_tokens_fill_is_refused(tokenizer, length):
+    with pytest.raises(InvalidData, match="leaves no room for a text beside 2 special tokens"):
+        tokenizer.encode([Text(id="1", text="ocean river")], Recipe(max_length=length))

@@ -1,5 +1,7 @@
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,9 +153,12 @@ def qrels_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(model_folder: Path, train_file: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Run `trainer train` with small sizes in this process; flags replace or add to them."""
+    """Run `trainer train` with small sizes; flags replace or add to them.
 
-    def run(output: str = "training", **flags: object) -> Path:
+    With data workers it needs a process of its own: they are forks, and this one has threads.
+    """
+
+    def run(output: str = "training", *, in_process: bool = True, **flags: object) -> Path:
         defaults: dict[str, object] = {
             "model_name_or_path": model_folder,
             "train_file": train_file,
@@ -170,7 +175,11 @@ def train(model_folder: Path, train_file: Path, tmp_path: Path) -> Callable[...,
         words = [
             word for name, value in (defaults | flags).items() for word in (f"--{name}", value)
         ]
-        main([str(word) for word in words])
+        if in_process:
+            main([str(word) for word in words])
+        else:
+            command = [sys.executable, "-m", "trainer", "train", *map(str, words)]
+            subprocess.run(command, check=True, capture_output=True)
         return tmp_path / output
 
     return run

@@ -49,6 +49,7 @@ def losses(folder, step):
     return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_losses_of_every_step_are_those_of_an_undisturbed_training(
     model_folder, train_file, tmp_path, num_workers
@@ -72,7 +73,7 @@ def test_the_losses_of_every_step_are_those_of_an_undisturbed_training(
     assert max(losses(tmp_path / "killed", 7)) == 7
     both = [flags("killed", "--resume_from_checkpoint", "true"), flags("whole")]
     process = start(tmp_path, both, stall=False)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
     undisturbed = losses(tmp_path / "whole", NUM_STEPS)
     assert set(undisturbed) == set(range(1, NUM_STEPS + 1))

@@ -77,7 +77,7 @@ def run_two_processes(folder, runs, script=SCRIPT):
     ]
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=100)
+            _, errors = process.communicate(timeout=250)
             assert process.returncode == 0, errors
     finally:
         for process in processes:
@@ -151,6 +151,7 @@ Collator.__call__ = noting
 )
 
 
+@pytest.mark.timeout(300)
 def test_every_example_is_used_once_an_epoch_with_any_number_of_workers(
     model_folder, scored_file, tmp_path
 ):

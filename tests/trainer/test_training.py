@@ -101,8 +101,8 @@ def test_resuming_with_true_continues_from_the_last_checkpoint(train):
 
 
 def test_data_workers_change_nothing(train):
-    alone = train("alone", max_steps=7)
-    workers = train("workers", max_steps=7, dataloader_num_workers=2)
+    alone = train("alone", max_steps=7, in_process=False)
+    workers = train("workers", max_steps=7, dataloader_num_workers=2, in_process=False)
     assert_same_bits(weights(alone), weights(workers))
 
 
