@@ -73,6 +73,8 @@ def _from_file(config_type: type[C], path: Path) -> C:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidOption(f"--config: {str(path)!r} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"--config: {str(path)!r} is not UTF-8: {error.reason}.") from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InvalidOption(f"--config: {str(path)!r} is not valid YAML: {reason}.") from error
@@ -98,16 +100,33 @@ def _known_values(
     """Return what a mapping gives, as the fields of a dataclass want it.
 
     Raises:
-        InvalidOption: A key is not known, or a value cannot be used.
+        InvalidOption: A key is not known or stands twice, or a value cannot be used.
     """
     hints = typing.get_type_hints(config_type)
     fields = [each.name for each in dataclasses.fields(config_type) if each.name not in without]
-    for key in values:
-        if key not in fields:
+    names = _aliases(config_type) | {name: name for name in fields}
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in names:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InvalidOption(f"{place} has the unknown option {key!r}.{hint}")
-    return {name: _typed(value, hints[name], f"{place}, {name}") for name, value in values.items()}
+        name = names[key]
+        if name in given:
+            raise InvalidOption(f"{place} has {name!r} in two spellings: give one.")
+        given[name] = _typed(value, hints[name], f"{place}, {name}")
+    return given
+
+
+def _aliases(config_type: Any) -> dict[str, str]:  # noqa: ANN401
+    """Return the further spellings that the flags of some fields have, as keys, to the fields."""
+    hints = typing.get_type_hints(config_type, include_extras=True)
+    return {
+        alias.removeprefix("--"): name
+        for name, hint in hints.items()
+        for note in getattr(hint, "__metadata__", ())
+        for alias in getattr(note, "aliases", None) or ()
+    }
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:
