@@ -6,7 +6,7 @@ the name, its value the place. What cannot be used is left out, with one warning
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -34,7 +34,7 @@ def look_up(name: str, table: Mapping[str, str], *, option: str, group: str | No
         group: The entry points that add to the table.
 
     Raises:
-        InvalidOption: There is no such name, module or attribute.
+        InvalidOption: There is no such name, module or attribute, or it is not of the group.
     """
     if group is not None:
         table = {**additions(group), **table}
@@ -48,9 +48,20 @@ def look_up(name: str, table: Mapping[str, str], *, option: str, group: str | No
             "own is given as package.module:Name."
         )
     try:
-        return getattr(import_module(module_name), attribute)
+        found = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidOption(f"{option}: {place!r} cannot be imported: {error}.") from error
+    needed = NEEDED[group] if group is not None and name not in table else ()
+    lacking = _lacking(found, needed)
+    if lacking:
+        raise InvalidOption(
+            f"{option}: {place!r} has no {lacking[0]!r}: give a class with {', '.join(needed)}."
+        )
+    return found
+
+
+def _lacking(found: object, needed: Sequence[str]) -> list[str]:
+    return [each for each in needed if not hasattr(found, each)]
 
 
 @cache
@@ -60,7 +71,7 @@ def additions(group: str) -> Mapping[str, str]:
     for point in sorted(entry_points(group=group), key=lambda each: (each.name, each.value)):
         reason = ""
         try:
-            lacking = [each for each in NEEDED[group] if not hasattr(point.load(), each)]
+            lacking = _lacking(point.load(), NEEDED[group])
             if lacking:
                 reason = f"it has no {lacking[0]!r}"
             elif point.name in found:

@@ -46,10 +46,19 @@ def check_options(config: ValidationConfig) -> None:
         "--cache_max_bytes": config.cache_max_bytes,
         "--max_num_valid": getattr(config, "max_num_valid", None),
         "--patience": getattr(config, "patience", None),
+        "--anchor_every": getattr(config, "anchor_every", None),
     }
-    for flag, value in positive.items():
-        if value is not None and value < 1:
-            raise InvalidOption(f"{flag} {value}: give 1 or more.")
+    not_negative = {
+        "--until_step": getattr(config, "until_step", None),
+        "--idle_timeout": getattr(config, "idle_timeout", None),
+        "--settle": getattr(config, "settle", None),
+        "--time_limit": getattr(config, "time_limit", None),
+        "--max_pinned_bytes": getattr(config, "max_pinned_bytes", None),
+    }
+    for least, values in enumerate((not_negative, positive)):
+        for flag, value in values.items():
+            if value is not None and not value >= least:  # nan is none of them
+                raise InvalidOption(f"{flag} {value}: give {least} or more.")
     if config.layout != AUTO:
         look_up(config.layout, LAYOUTS, option="--layout", group=LAYOUT_GROUP)
     asked_dtype(config)

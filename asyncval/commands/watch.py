@@ -220,7 +220,12 @@ def _reporter_names(names: Sequence[str]) -> list[str]:
 
 
 def _reporter(name: str, output_dir: Path, logging_dir: Path, run_name: str) -> Reporter:
-    reporter: Reporter = look_up(name, REPORTERS, option="--report_to", group=REPORTER_GROUP)(
-        output_dir=output_dir, logging_dir=logging_dir, run_name=run_name
-    )
+    kind = look_up(name, REPORTERS, option="--report_to", group=REPORTER_GROUP)
+    try:
+        reporter: Reporter = kind(output_dir=output_dir, logging_dir=logging_dir, run_name=run_name)
+    except TypeError as error:
+        raise InvalidOption(
+            f"--report_to: {name!r} cannot be made: {error}. A reporter is a class that takes "
+            "output_dir, logging_dir and run_name."
+        ) from error
     return reporter
