@@ -260,8 +260,13 @@ def _check(query_set: QuerySet, found: set[str]) -> Iterator[str]:
             f"in {queries!r}, for example {elsewhere[0]!r}: the mean does not count them."
         )
     relevant = _relevant(query_set)
+    if not relevant:
+        raise InvalidData(
+            f"--qrel_file: no passage in {qrels!r} is relevant to a query in {queries!r}: every "
+            "score would be 0. Relevant is a grade of 1 or more."
+        )
     missing = sorted(relevant - found)
-    if relevant and len(missing) == len(relevant):
+    if len(missing) == len(relevant):
         raise InvalidData(
             f"--qrel_file: none of the {len(relevant)} relevant passages in {qrels!r} is in the "
             f"corpus; the first is {missing[0]!r}. Is it the right --candidate_dir?"

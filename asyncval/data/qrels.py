@@ -89,7 +89,7 @@ def _pairs(fields: list[str], *, may_be_header: bool) -> list[tuple[str, str, in
             f"{len(fields)} columns. Judgements have 4 (query, iteration, passage, grade), 3 "
             "(query, passage, grade) or 2 (query, passage)"
         )
-    if may_be_header and _is_header(fields):
+    if may_be_header and is_header(fields):
         return []
     grade = 1 if len(fields) == 2 else _grade(fields[-1])
     if grade is None:
@@ -105,7 +105,8 @@ def _pairs(fields: list[str], *, may_be_header: bool) -> list[tuple[str, str, in
     return pairs
 
 
-def _is_header(fields: list[str]) -> bool:
+def is_header(fields: list[str]) -> bool:
+    """Return whether a first line names the columns of judgements."""
     names = [field.lower().replace("_", "-") for field in fields]
     passage = names[-1] if len(fields) == 2 else names[-2]
     is_grade = len(fields) > 2 and _grade(fields[-1]) is not None

@@ -17,6 +17,7 @@ from pathlib import Path
 from asyncval.core.errors import InvalidData
 from asyncval.core.types import Retrieved, RunType, WriteRun
 from asyncval.data.files import read_lines
+from asyncval.data.qrels import is_header
 
 COLUMNS = {"trec": 6, "retromae": 4, "msmarco": 3, "score": 3}
 LOWEST_SCORE = -3.4e38
@@ -88,6 +89,11 @@ def _form_of(path: Path) -> str:
     """Return the form that the first lines have."""
     rows = [fields for _, fields in islice(_rows(path), LINES_TO_TELL)]
     columns = len(rows[0]) if rows else 0
+    if columns == COLUMNS["msmarco"] and is_header([field.strip() for field in rows[0]]):
+        raise InvalidData(
+            f"{str(path)!r} has judgements, not a run: its first line names their columns. Give it "
+            "as --qrel_file."
+        )
     if columns == COLUMNS["msmarco"]:
         if len(rows) == LINES_TO_TELL:  # the last query may be cut off
             rows = [row for row in rows if row[0] != rows[-1][0]] or rows

@@ -90,9 +90,10 @@ def test_what_fits_only_in_part_is_remarked_with_numbers_and_an_example(tmp_path
     assert "for example 'gone'" in missing
 
 
-def test_judgements_without_a_relevant_passage_are_no_reason_to_refuse(tmp_path, queries, corpus):
+def test_judgements_without_a_relevant_passage_are_refused(tmp_path, queries, corpus):
     qrels = write(tmp_path / "qrels.txt", ["q1 0 d1 0", "q2 0 elsewhere 0"])
-    assert load(queries, qrels, corpus).remarks == ()
+    with pytest.raises(InvalidData, match=r"qrels.txt' is relevant .* every score would be 0"):
+        load(queries, qrels, corpus)
 
 
 def test_several_query_files_are_named_by_their_stems_and_may_share_judgements(tmp_path, qrels):

@@ -141,7 +141,12 @@ def test_four_columns_are_a_run_of_retromae_with_ranks_and_scores(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["1 0 7187155 1\n2 0 7187157 1\n", "1\tQ0\t1\t3\n1\tQ0\t2\t0\n", "1 0 doc7 -1\n"],
+    [
+        "1 0 7187155 1\n2 0 7187157 1\n",
+        "1\tQ0\t1\t3\n1\tQ0\t2\t0\n",
+        "1 0 doc7 -1\n",
+        "query-id\tcorpus-id\tscore\n1\td7\t1\n",
+    ],
 )
 def test_judgements_in_the_place_of_a_run_are_refused(tmp_path, content):
     with pytest.raises(InvalidData, match=r"run' has judgements, not a run: .*--qrel_file"):
