@@ -45,6 +45,11 @@ class Rankings:
             self._hits[query_id] = self._ranked(query_id, hits)
 
     @property
+    def queries(self) -> Sequence[str]:
+        """The queries' ids, in the order in which they first stand in the run."""
+        return list(self._hits)
+
+    @property
     def deepest(self) -> int:
         """The lowest rank of all, 0 where there is no line."""
         return max((int(ranks[-1]) for _, ranks in self._hits.values() if len(ranks)), default=0)

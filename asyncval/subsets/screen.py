@@ -31,9 +31,10 @@ def describe_reading(reading: Reading, *, seconds: float) -> str:
 
 def summary(done: Manifest) -> list[str]:
     """Return what a finished split is to be told of: its size, and where it came from."""
+    files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
     lines = [
         f"Kept {done.num_kept:,} of {done.num_read:,} passages "
-        f"({done.num_kept / done.num_read:.2%}) in {len(done.files)} files."
+        f"({done.num_kept / done.num_read:.2%}) in {files}."
     ]
     depths = ", ".join(map(str, done.arguments["depths"]))
     if depths:

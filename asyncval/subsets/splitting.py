@@ -4,8 +4,9 @@
 """
 
 import json
+import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from asyncval.subsets.aside import written_aside
 from asyncval.subsets.corpus_pass import Kept, ReadingListener, collect, share_out_lines
 from asyncval.subsets.manifest import FILE_NAME, NUM_EXAMPLES, Manifest, describe, describe_shard
 
+logger = logging.getLogger(__name__)
 DEFAULT_DEPTH = 100
 SPILL_NAME = "kept"
 
@@ -65,9 +67,10 @@ class Choice:
         if len(set(self.run_files)) < len(self.run_files):
             raise InvalidOption("--run_file: a run is given twice. Give each once.")
         if len(self.depths) > 1 and len(self.depths) != len(self.run_files):
+            runs = "1 run" if len(self.run_files) == 1 else f"{len(self.run_files)} runs"
             raise InvalidOption(
-                f"--depth: {len(self.depths)} depths for {len(self.run_files)} runs. Give one for "
-                "all, or one for each in the same order."
+                f"--depth: {len(self.depths)} depths for {runs}. Give one for all, or one for "
+                "each in the same order."
             )
         if self.target_size is not None and (self.depths or not self.run_files):
             raise InvalidOption(
@@ -127,6 +130,7 @@ def split(
         )
         missing = wanted.missing()
         _check_found(wanted, missing, kept, strict=strict)
+        _check_runs(wanted, names.values())
         shards = share_out_lines(kept, num_files=num_splits)
         for path in enclosed:
             shutil.copyfile(path, place / path.name)
@@ -173,8 +177,19 @@ def _choose(
         room = choice.target_size - choice.num_random
         depths = [fitting_depth(rankings, wanted=wanted, num_passages=room)] * len(rankings)
     for path, ranking, depth in zip(choice.run_files, rankings, depths, strict=True):
-        wanted.add(ranking.passages(1, depth), source=f"run {names[path]}")
+        wanted.add(ranking.passages(1, depth), source=_source(names[path]))
+        if not any(query_id in each for query_id in ranking.queries for each in judgements):
+            logger.warning(
+                "--run_file: %r has no query that is judged, for example %r: is it of the same "
+                "queries as --qrel_file?",
+                names[path],
+                ranking.queries[0],
+            )
     return wanted, depths
+
+
+def _source(run_name: str) -> str:
+    return f"run {run_name}"
 
 
 def _read_rankings(path: Path, run_type: RunType, depth: int | None) -> Rankings:
@@ -195,6 +210,17 @@ def _check_found(wanted: Wanted, missing: Sequence[str], kept: Kept, *, strict: 
             f"{len(missing)} of {len(wanted)} wanted passages are not in the corpus, for example "
             f"{missing[0]!r}. Without --strict the others are kept."
         )
+
+
+def _check_runs(wanted: Wanted, names: Iterable[str]) -> None:
+    counts = wanted.counts()
+    for name in names:
+        num_wanted, num_found = counts[_source(name)]
+        if not num_found:
+            raise InvalidData(
+                f"--run_file: none of the {num_wanted} passages of {name!r} is in the corpus. Is "
+                "it the right --candidate_dir?"
+            )
 
 
 def _arguments(choice: Choice, depths: Sequence[int]) -> dict[str, Any]:

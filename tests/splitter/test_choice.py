@@ -57,7 +57,7 @@ def test_a_target_size_counts_the_random_passages(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": [1, 2]}, "2 depths for 1 runs"),
+        ({"depths": [1, 2]}, "2 depths for 1 run[.]"),
         ({"depths": [0]}, "--depth 0: must be 1 or more"),
         ({"num_random": -1}, "--random -1"),
         ({"target_size": 0, "depths": []}, "--target_size 0"),
@@ -96,3 +96,20 @@ def test_windows_line_ends_keep_their_bytes(tmp_path, files):
     corpus.write_bytes(b"p1\tone\r\np9\tnine\r\np40\tforty")
     files.split(candidates=[corpus])
     assert (tmp_path / "subset" / "split00.tsv").read_bytes() == b"p1\tone\r\np40\tforty\n"
+
+
+def test_a_run_of_another_corpus_is_refused(files):
+    files.run.write_text("q1 Q0 x1 1 2.0 t\nq1 Q0 x2 2 1.0 t\n")
+    with pytest.raises(
+        InvalidData, match=r"none of the 2 passages of .*run.trec' is in the corpus"
+    ):
+        files.split()
+    assert not (files.folder / "subset").exists()
+
+
+def test_a_run_of_other_queries_is_warned_of(files, caplog):
+    files.split("same")
+    assert not caplog.records
+    files.run.write_text("other Q0 p1 1 2.0 t\n")
+    files.split("other")
+    assert "has no query that is judged, for example 'other'" in caplog.text

@@ -78,7 +78,7 @@ def test_the_bytes_of_a_pass_end_at_their_total(files, is_packed):
 
 def test_a_summary_says_how_many_came_from_where(files):
     lines = summary(files.split(num_random=5))
-    assert lines[0] == "Kept 13 of 50 passages (26.00%) in 1 files."
+    assert lines[0] == "Kept 13 of 50 passages (26.00%) in 1 file."
     assert lines[1] == "Depth 3."
     assert "  relevant: 2 of 2 found" in lines
     assert "  random: 5 of 5 found" in lines
