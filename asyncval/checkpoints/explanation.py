@@ -26,8 +26,6 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
     report: dict[str, Any] = {"path": str(path), "step": step}
     if step is None:
         report["name"] = "It does not tell a step, so `asyncval watch` passes it over."
-    if not path.is_dir():
-        return report | {"verdict": "refused", "reason": "There is no such folder."}
     try:
         folder = Folder.listing(path.absolute())
         layout = layout_of(folder, options.layout)
@@ -36,8 +34,9 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
         report |= explain_encoder(layout.describe(folder, options))
         whole = examine(folder, step=step, sentinel_name=sentinel, layout_name=options.layout)
     except (CheckpointUnsupported, CheckpointBroken) as error:
-        report |= {"verdict": "refused", "reason": str(error)}
-        return report
+        inside = _checkpoints_in(path) if "layout" not in report else []
+        reason = HOLDS_CHECKPOINTS.format(len(inside), inside[0]) if inside else str(error)
+        return report | {"verdict": "refused", "reason": reason}
     except CheckpointError as error:
         report |= {"verdict": "incomplete", "reason": str(error), "next look": WHEN_INCOMPLETE}
         return report
@@ -46,6 +45,13 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
     if whole.quiet_factor:
         report["next look"] = f"when nothing has changed for {whole.quiet_factor} x --settle"
     return report
+
+
+def _checkpoints_in(path: Path) -> list[str]:
+    steps = ((step_in_name(each.name), str(each)) for each in path.iterdir() if each.is_dir())
+    return [
+        place for _, place in sorted((step, place) for step, place in steps if step is not None)
+    ]
 
 
 def explain_encoder(description: Description) -> dict[str, Any]:
@@ -61,6 +67,10 @@ def explain_encoder(description: Description) -> dict[str, Any]:
     return {**facts, **({"remarks": list(description.remarks)} if description.remarks else {})}
 
 
+HOLDS_CHECKPOINTS = (
+    "It is no checkpoint: it holds {} folders that are called as checkpoints are. Give one of "
+    "them, for example {!r}."
+)
 WHEN_INCOMPLETE = (
     "when it changes; it is broken after --settle without a change where the trainer's last "
     f"file is there, after {STALE_FACTOR} x --settle where it is not"

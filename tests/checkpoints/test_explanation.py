@@ -1,11 +1,13 @@
 """`asyncval explain` says what a checkpoint is, and who says each thing, without its weights."""
 
 import json
+from shutil import copytree
 
 import pytest
 
 from asyncval.commands.explain import explain
 from asyncval.config import ExplainConfig
+from asyncval.core.errors import InvalidOption
 from asyncval.options import parse
 from tests.checkpoints.recipes import disentangled, openmatch, retromae, tevatron, tevatron_v2
 
@@ -115,11 +117,26 @@ def test_what_is_missing_leaves_it_incomplete_with_what_is_known(tmp_path, capsy
     assert (report["layout"], report["verdict"]) == ("openmatch", "incomplete")
 
 
-def test_a_folder_that_is_not_there_is_said_to_be_none(tmp_path, capsys):
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for paths, said in {
+        (): "PATH: give a checkpoint",
+        (tmp_path / "file",): "file' is a file: give the checkpoint's folder",
+        (tmp_path / "gone",): "there is no folder .*gone'",
+    }.items():
+        with pytest.raises(InvalidOption, match=said):
+            explain(ExplainConfig(paths=paths))
+
+
+def test_a_folder_of_checkpoints_is_said_to_be_one(tmp_path, capsys):
     made = tevatron.untied(tmp_path / "run")
-    made.folder.rename(tmp_path / "away")
-    report = report_of(made, capsys)
-    assert (report["verdict"], report["reason"]) == ("refused", "There is no such folder.")
+    for name in ("checkpoint-10", "checkpoint-9"):
+        copytree(made.folder, tmp_path / "all" / name)
+    explain(ExplainConfig(paths=(tmp_path / "all",)))
+    out = capsys.readouterr().out
+    assert "it holds 2 folders that are called as checkpoints are" in out
+    assert f"for example {str(tmp_path / 'all' / 'checkpoint-9')!r}" in out
+    assert "step:" not in out
 
 
 def test_lines_for_people_have_the_same(tmp_path, capsys):
