@@ -35,7 +35,7 @@ def explain_folder(path: Path, *, sentinel: str, options: EncoderOptions) -> dic
         whole = examine(folder, step=step, sentinel_name=sentinel, layout_name=options.layout)
     except (CheckpointUnsupported, CheckpointBroken) as error:
         inside = _checkpoints_in(path) if "layout" not in report else []
-        reason = HOLDS_CHECKPOINTS.format(len(inside), inside[0]) if inside else str(error)
+        reason = HOLDS_CHECKPOINTS.format(inside[0]) if inside else str(error)
         return report | {"verdict": "refused", "reason": reason}
     except CheckpointError as error:
         report |= {"verdict": "incomplete", "reason": str(error), "next look": WHEN_INCOMPLETE}
@@ -68,8 +68,7 @@ def explain_encoder(description: Description) -> dict[str, Any]:
 
 
 HOLDS_CHECKPOINTS = (
-    "It is no checkpoint: it holds {} folders that are called as checkpoints are. Give one of "
-    "them, for example {!r}."
+    "It is no checkpoint, but by their names it holds some: give one of them, for example {!r}."
 )
 WHEN_INCOMPLETE = (
     "when it changes; it is broken after --settle without a change where the trainer's last "

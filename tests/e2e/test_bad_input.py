@@ -125,6 +125,12 @@ def test_an_unknown_reporter_is_named_with_the_known_ones(collection, tmp_path):
     assert "Did you mean 'tensorboard'?" in message
 
 
+def test_a_reporter_that_cannot_be_made_is_named_with_what_it_must_take(collection, tmp_path):
+    message = refused(collection, tmp_path, "--report_to", "asyncval.reporters.stop:StopReporter")
+    assert "StopReporter' cannot be made: " in message
+    assert "takes output_dir, logging_dir and run_name" in message
+
+
 def test_an_unknown_command_is_named(tmp_path):
     done = asyncval("wach")
     assert done.returncode == 2
