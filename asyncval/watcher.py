@@ -20,7 +20,7 @@ from asyncval.checkpoints.loading import WEIGHTS
 from asyncval.checkpoints.pins import PinStore
 from asyncval.checkpoints.recognition import AUTO
 from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
-from asyncval.core.errors import CheckpointBlocked, CheckpointError
+from asyncval.core.errors import CheckpointBlocked, CheckpointError, UsageError
 from asyncval.core.ports import Clock
 from asyncval.core.types import Checkpoint, State
 
@@ -183,14 +183,9 @@ class Watcher:
         if self._is_remnant(folder):
             self._sightings.pop(name, None)
             return None
-        now = self.clock.monotonic()
-        sighting = self._sightings.get(name)
-        if sighting is None or sighting.state != state:
-            self.changed_at = now
-            sighting = Sighting(state, now)
-        self._sightings[name] = sighting
+        sighting = self._sight(name, state)
         checkpoint = Checkpoint(path=path.absolute(), step=step, layout="", fingerprint=state)
-        quiet = sighting.quiet_seconds(now)
+        quiet = sighting.quiet_seconds(self.clock.monotonic())
         try:
             whole = examine(
                 folder,
@@ -210,9 +205,21 @@ class Watcher:
         except OSError as error:  # no space for the pin, a file system that stumbled
             self.waiting[name] = f"It cannot be pinned now: {error.strerror}."
             return None
+        except UsageError:
+            raise
         except Exception as error:  # one folder that nobody foresaw must not end the daemon
             reason = f"It cannot be examined: {type(error).__name__}: {error}"
             return self._postpone(folder, checkpoint, reason, quiet, give_up=give_up)
+
+    def _sight(self, name: str, state: str) -> Sighting:
+        """Note in which state a folder is, and since when."""
+        now = self.clock.monotonic()
+        sighting = self._sightings.get(name)
+        if sighting is None or sighting.state != state:
+            self.changed_at = now
+            sighting = Sighting(state, now)
+        self._sightings[name] = sighting
+        return sighting
 
     def _is_remnant(self, folder: Folder) -> bool:
         """Say whether this is what is left of a reported folder: nothing new, something gone."""
