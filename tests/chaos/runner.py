@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -297,8 +298,7 @@ def fill_disk(folder: Path, *, seconds: float) -> None:
 @cache
 def can_mount() -> bool:
     """Say whether a small file system can be made here, which needs root."""
-    place = Path(f"/tmp/asyncval-chaos-{os.getpid()}")
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="asyncval-chaos-"))
     try:
         return mount(place) and unmount(place)
     finally:
