@@ -100,7 +100,7 @@ def test_the_daemon_ends_with_a_training_that_is_killed(command, config_file, tm
     [
         (None, "cannot be read: No such file or directory. It should have the options of"),
         ("a: [", "is not valid YAML: "),
-        ("query_files: x.jsonl", "has the unknown option 'query_files'. Did you mean"),
+        ("query_filez: x.jsonl", "has the unknown option 'query_filez'. Did you mean"),
         ("query_file: nowhere.jsonl", "asyncval watch: --candidate_dir is missing"),
         (
             "query_file: q.tsv\ncandidate_dir: .\nqrel_file: nowhere\n",
