@@ -11,6 +11,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(autouse=True)
+def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take back what a command sets in the environment of its process."""
+    before = dict(os.environ)
+    yield
+    monkeypatch.undo()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
     """Take away the handlers that a command sets up: they write to what is closed afterwards."""
     before = set(logging.root.handlers)

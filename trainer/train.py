@@ -282,8 +282,8 @@ def main(flags: Sequence[str]) -> None:
     model_args, data_args, training_args = parse_flags(flags)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, not of training
     if training_args.dataloader_num_workers:
-        # Workers are forked; the tokenizer's threads would not survive that, and say so at length.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # Workers are forked, and a tokenizer's threads do not survive that: it would wait for ever.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
     resume_from = checkpoint_to_resume(training_args)
     trainer = build_trainer(model_args, data_args, training_args)
     with validation_beside(

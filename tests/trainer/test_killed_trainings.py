@@ -49,11 +49,8 @@ def losses(folder, step):
     return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
 
 
-FORKS = pytest.mark.skip(reason="a forked data worker sometimes hangs in the fast tokenizer")
-
-
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=FORKS)])
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_losses_of_every_step_are_those_of_an_undisturbed_training(
     model_folder, train_file, tmp_path, num_workers
 ):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-5
 
 # Plain gradient descent at rate 1: one step moves a weight by its gradient.
 GRADIENT_STEP = {
@@ -124,9 +125,13 @@ def test_two_processes_have_the_gradient_of_one_with_the_joint_batch(
         for path in sorted(one.glob("checkpoint-1/**/model.safetensors")):
             ones, twos = load_file(path), load_file(two / path.relative_to(one))
             for key, value in ones.items():
-                torch.testing.assert_close(value, twos[key], atol=1e-5, rtol=0, msg=f"{name} {key}")
-            if ones.keys() == before.keys():  # of a transformer: the gradient is not a small one
-                assert max((ones[key] - before[key]).abs().max() for key in before) > 0.5
+                torch.testing.assert_close(
+                    value, twos[key], atol=TOLERANCE, rtol=0, msg=f"{name} {key}"
+                )
+            if ones.keys() == before.keys():  # of a transformer: far above what was tolerated
+                assert (
+                    max((ones[key] - before[key]).abs().max() for key in before) > 1e4 * TOLERANCE
+                )
         assert logged_loss(one) == pytest.approx(logged_loss(two), rel=1e-5)
 
 
@@ -151,7 +156,7 @@ Collator.__call__ = noting
 )
 
 
-@pytest.mark.skip(reason="a forked data worker sometimes hangs in the fast tokenizer")
+@pytest.mark.timeout(300)
 def test_every_example_is_used_once_an_epoch_with_any_number_of_workers(
     model_folder, scored_file, tmp_path
 ):
