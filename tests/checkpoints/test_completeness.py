@@ -192,19 +192,6 @@ def finals(states, target):
 
 @pytest.mark.parametrize("kind", ORDERS)
 @pytest.mark.parametrize("aside", [False, True], ids=["in place", "aside"])
-def test_a_checkpoint_is_final_only_when_its_trainer_wrote_the_last_file(
-    sources, tmp_path, kind, aside
-):
-    target = tmp_path / "checkpoint-4"
-    states, final = finals(
-        replay(Writer(), sources[kind], ORDERS[kind], target, aside=aside), target
-    )
-    assert len(states) > 20
-    assert final == states[-1:] == ["all of trainer_state.json"]
-
-
-@pytest.mark.parametrize("kind", ORDERS)
-@pytest.mark.parametrize("aside", [False, True], ids=["in place", "aside"])
 def test_a_checkpoint_that_is_written_over_is_final_only_at_the_end(sources, tmp_path, kind, aside):
     target, writer = tmp_path / "checkpoint-4", Writer()
     for _ in replay(writer, sources[kind], ORDERS[kind], target):

@@ -28,6 +28,7 @@ from asyncval.core.types import EncoderOptions
 from asyncval.watcher import Habits
 from tests.checkpoints.test_completeness import (
     HUGGINGFACE,
+    ORDERS,
     TOKENIZER,
     TRAINING,
     Writer,
@@ -62,11 +63,6 @@ def of_two_ranks(source):
     return ["rng_state_1.pth", *HUGGINGFACE]
 
 
-def of_openmatch(source):
-    (source / "openmatch_config.json").write_text(json.dumps({"tied": True}))
-    return [*HUGGINGFACE[:2], "openmatch_config.json", *HUGGINGFACE[2:]]
-
-
 def of_peft(source):
     (source / "config.json").unlink()
     (source / "model.safetensors").unlink()
@@ -91,13 +87,25 @@ def of_peft(source):
 
 
 @pytest.mark.parametrize("aside", [False, True], ids=["in place", "aside"])
-@pytest.mark.parametrize("toolkit", [save_only_model, of_two_ranks, of_openmatch, of_peft])
-def test_r01_no_half_written_checkpoint_is_ever_loaded(sources, tmp_path, toolkit, aside):
+@pytest.mark.parametrize("kind", ORDERS)
+def test_r01_no_half_written_checkpoint_is_ever_loaded(sources, tmp_path, kind, aside):
+    target = tmp_path / "checkpoint-4"
+    states = replay(Writer(), sources[kind], ORDERS[kind], target, aside=aside)
+    assert_only_the_last_is_final(states, target)
+
+
+@pytest.mark.parametrize("aside", [False, True], ids=["in place", "aside"])
+@pytest.mark.parametrize("variant", [save_only_model, of_two_ranks, of_peft])
+def test_r01_nor_is_one_of_another_variant(sources, tmp_path, variant, aside):
     source = shutil.copytree(sources["plain"], tmp_path / "source")
-    names, target = toolkit(source), tmp_path / "checkpoint-4"
-    states, final = finals(replay(Writer(), source, names, target, aside=aside), target)
-    assert len(states) > 15
-    assert final == states[-1:] == [LAST]
+    names, target = variant(source), tmp_path / "checkpoint-4"
+    assert_only_the_last_is_final(replay(Writer(), source, names, target, aside=aside), target)
+
+
+def assert_only_the_last_is_final(states, target):
+    seen, final = finals(states, target)
+    assert len(seen) > 15
+    assert final == seen[-1:] == [LAST]
 
 
 def test_r01_another_rank_that_comes_late_neither_hastens_nor_harms(sources, tmp_path):
@@ -107,19 +115,6 @@ def test_r01_another_rank_that_comes_late_neither_hastens_nor_harms(sources, tmp
     states, final = finals(replay(Writer(), source, late, target), target)
     assert final
     assert set(final) <= set(states[states.index(LAST) :])
-
-
-def test_r01_towers_of_their_own_are_not_taken_for_one_model(sources, tmp_path):
-    """Untied encoders are no layout that is known: better none than half of the model."""
-    source = tmp_path / "source"
-    for tower in ("query_model", "passage_model"):
-        shutil.copytree(sources["plain"], source / tower)
-    for name in ("openmatch_config.json", "trainer_state.json"):
-        (source / name).write_text(json.dumps({"global_step": 4}))
-    names = [f"{tower}/{name}" for tower in ("query_model", "passage_model") for name in TOKENIZER]
-    names = [*names, "openmatch_config.json", "trainer_state.json"]
-    target = tmp_path / "checkpoint-4"
-    assert finals(replay(Writer(), source, names, target), target)[1] == []
 
 
 # R2
