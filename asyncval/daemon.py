@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from asyncval.alarm import Alarm
-from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes
+from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes, read_ahead
 from asyncval.core.errors import OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import MAIN, NOT_VALIDATED, Job, Progress, Result, State, Validation
@@ -32,6 +32,7 @@ MAX_SHRINKS = 5
 STOP_GRACE_SECONDS = 10.0
 EXIT_OK = 0
 EXIT_SOME_FAILED = 4
+SEARCH = "search"
 NOT_STARTED = (Progress(phase="start"), 0.0)
 
 
@@ -157,6 +158,7 @@ class Daemon:
         self._stop_at = 0.0
         self._is_stuck = False
         self._reasons_to_wait: set[str] = set()
+        self._read: Path | None = None
 
     def run(self) -> int:
         """Work until an end condition is met or a signal comes; return the exit code."""
@@ -316,6 +318,18 @@ class Daemon:
                 self._watcher.forget(job.checkpoint.name)
         return None
 
+    def _read_ahead(self) -> None:
+        """Have the next checkpoint's files in memory by the time that a device wants them."""
+        waiting = (
+            each.checkpoint.location
+            for each in self._main.validations()
+            if each.state is State.QUEUED
+        )
+        following = next(waiting, None)
+        if following is not None and following != self._read:
+            self._read = following
+            read_ahead(following)
+
     def _has_enough(self) -> bool:
         """Say whether what is done and what runs is all that `max_num_valid` wants."""
         wanted = self._limits.max_num_valid
@@ -377,6 +391,8 @@ class Daemon:
             before, since = self._progress.get(message.device, NOT_STARTED)
             if before.phase != progress.phase:
                 since = self._clock.monotonic()
+                if progress.phase == SEARCH:
+                    self._read_ahead()
             self._progress[message.device] = (progress, since)
             return
         job = self._executor.running.get(message.device)

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from asyncval.checkpoints.folder import FileStat, Folder
 from asyncval.checkpoints.structure import check_file
@@ -186,6 +187,20 @@ def folder_bytes(path: Path) -> int:
         return sum(stat.size for stat in Folder.listing(path).files.values())
     except CheckpointIncomplete:
         return 0
+
+
+def read_ahead(folder: Path) -> None:
+    """Have the system read a folder's files into memory, and do not wait for it."""
+    Thread(target=_ask_for, args=(folder,), daemon=True).start()
+
+
+def _ask_for(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        try:
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        except OSError:  # a folder, or gone: whoever needs it says so
+            continue
 
 
 def _device(path: Path) -> int | None:
