@@ -16,6 +16,7 @@ sentences for the user. Axes: N texts, Q queries, P passages, D dimensions, K de
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -149,7 +150,9 @@ class TextEncoder:
         store, remarks = load_tokens(
             self._loaded,
             self._tokenizers,
-            options=self._options,
+            options=replace(
+                self._options, query_template=wanted.template, doc_template=wanted.template
+            ),
             cache=self._cache,
             content=digest_of(files, wanted),
             texts=texts,

@@ -28,12 +28,24 @@ Json = dict[str, Any] | list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSettings:
-    """What was done to a text before the model saw it."""
+    """What was done to a text before the model saw it; prefixes come before what templates make."""
 
     q_max_len: int
     p_max_len: int
     query_prefix: str = ""
     passage_prefix: str = ""
+    query_template: str | None = None
+    doc_template: str | None = None
+
+    def of_asyncval(self) -> dict[str, Json]:
+        """Return what the library does not know, and Asyncval looks at."""
+        templates = {"query": self.query_template, "document": self.doc_template}
+        used = {side: template for side, template in templates.items() if template is not None}
+        return {
+            # The library has one length for both sides.
+            "max_lengths": {"query": self.q_max_len, "document": self.p_max_len},
+            **({"templates": used} if used else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +148,7 @@ def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:
             "prompts": {"query": texts.query_prefix, "document": texts.passage_prefix},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine" if model.query_tower.normalize else "dot",
-            # Ours: the library has one length for both sides, Asyncval takes these.
-            "max_lengths": {"query": texts.q_max_len, "document": texts.p_max_len},
+            **texts.of_asyncval(),
         },
     }
     for folders in towers.values():

@@ -40,6 +40,7 @@ from trainer.judgements import Judgements, known_relevant
 from trainer.losses import contrastive_loss, kl_loss, margin_mse_loss
 from trainer.model import BiEncoder, Tower, add_lora, check_lengths, load_transformer
 from trainer.tokenizer import load_tokenizer
+from trainer.wording import as_prefix
 
 logger = logging.getLogger("trainer")
 
@@ -260,19 +261,26 @@ def build_trainer(
         judgements=Judgements(Path(data_args.qrels_file)) if data_args.qrels_file else None,
     )
     collator.check(train_dataset[0, 0])
-    texts = TextSettings(
-        q_max_len=data_args.q_max_len,
-        p_max_len=data_args.p_max_len,
-        query_prefix=data_args.query_prefix,
-        passage_prefix=data_args.passage_prefix,
-    )
     return RetrieverTrainer(
         model=BiEncoder(tower, untied=model_args.untie_encoder),
         args=training_args,
         train_dataset=train_dataset,
         data_collator=collator,
         processing_class=tokenizer,
-        texts=texts,
+        texts=text_settings(data_args),
+    )
+
+
+def text_settings(data_args: DataArguments) -> TextSettings:
+    """Return what a checkpoint says of its texts; a template that only puts words first is one."""
+    prefix = as_prefix(data_args.query_template)
+    return TextSettings(
+        q_max_len=data_args.q_max_len,
+        p_max_len=data_args.p_max_len,
+        query_prefix=data_args.query_prefix + (prefix or ""),
+        passage_prefix=data_args.passage_prefix,
+        query_template=data_args.query_template if prefix is None else None,
+        doc_template=data_args.doc_template,
     )
 
 

@@ -1,5 +1,6 @@
 """How the fields of a record become one text: as Asyncval makes it, so that both see the same."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ Content = str | tuple[int, ...]
 
 QUERY_KEYS = ("query", "query_text", "text")
 NOWHERE = Path()
+AS_PREFIX = re.compile(rf"([^<>]*)<(?:{'|'.join(QUERY_KEYS)})>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,14 @@ class Wording:
         if isinstance(content, tuple):
             check_token(max(content, default=0), num_tokens=self.num_tokens)
         return content
+
+
+def as_prefix(template: str | None) -> str | None:
+    """Return the words that a query's template puts in front of its text, if it does just that."""
+    if template is None:
+        return None
+    found = AS_PREFIX.fullmatch(template.replace("\\n", "\n"))
+    return found[1] if found else None
 
 
 def check_token(largest: int, *, num_tokens: int | None) -> None:

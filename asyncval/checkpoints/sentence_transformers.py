@@ -191,6 +191,7 @@ class _Loader:
         folder, options = self._site.folder, self._site.options
         self.module(chain[0])
         _, settings = settings_of(folder, prefix)
+        model_config = read_config(folder, MODEL_CONFIG)
         limits = (
             self._limits.get(chain[0]),
             settings.get("max_seq_length") or _tokenizer_length(folder, prefix),
@@ -200,7 +201,8 @@ class _Loader:
             tokenizer_folder=folder_of(find_tokenizer(folder, options, place=prefix)),
             max_length=min((limit for limit in limits if limit), default=None),
             lower_case=bool(settings.get("do_lower_case")),
-            trained_length=_trained_length(read_config(folder, MODEL_CONFIG), task[0]),
+            trained_length=_trained_length(model_config, task[0]),
+            trained_template=_trained_template(model_config, task[0]),
             special_tokens=kind != "StaticEmbedding",
             append_eos=bool(options.append_eos),
         )
@@ -227,6 +229,13 @@ def _trained_length(model_config: Mapping[str, Any], task: str) -> int | None:
     lengths = model_config.get("max_lengths")
     value = lengths.get(task) if isinstance(lengths, dict) else None
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _trained_template(model_config: Mapping[str, Any], task: str) -> str | None:
+    """Return the template that our trainer adds, if its texts were made by one."""
+    templates = model_config.get("templates")
+    value = templates.get(task) if isinstance(templates, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _tokenizer_length(folder: Folder, prefix: str) -> int | None:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,11 @@ def worker_setup(
         passage_form=config.passage_form(),
         measures=[str(measure) for measure in parse_measures(config.metrics)],
         depth=config.depth,
-        options=config.encoder_options(),
+        options=replace(
+            config.encoder_options(),
+            query_template=config.query_template,
+            doc_template=config.doc_template,
+        ),
         dtype=asked_dtype(config),
         batch_size=config.per_device_eval_batch_size,
         queries_at_once=config.retrieve_batch_size,

@@ -80,7 +80,8 @@ class EncoderOptions:
     """What a user says of the encoder; None: what the checkpoint says, or the default.
 
     `layout` is a layout's name, or `auto`; `base_model` is the folder of the model that an
-    adapter changes. The maximum lengths are in tokens, special tokens included.
+    adapter changes. The maximum lengths are in tokens, special tokens included. The templates are
+    those that the texts are made by.
     """
 
     layout: str = "auto"
@@ -93,6 +94,8 @@ class EncoderOptions:
     q_max_len: int | None = None
     p_max_len: int | None = None
     append_eos: bool | None = None
+    query_template: str | None = None
+    doc_template: str | None = None
     tokenizer: str | None = None
     trust_remote_code: bool = False
 
@@ -103,12 +106,14 @@ class Reading:
 
     `tokenizer_folder` has the tokenizer, None where the checkpoint carries none.
     `max_length` is the largest number of tokens that the model can take, `trained_length` the one
-    that it was trained with, None where the checkpoint does not say.
+    that it was trained with, None where the checkpoint does not say. `trained_template` made the
+    texts of its training, None where none did.
     """
 
     tokenizer_folder: Path | None
     max_length: int | None = None
     trained_length: int | None = None
+    trained_template: str | None = None
     prefix: str = ""
     lower_case: bool = False
     special_tokens: bool = True

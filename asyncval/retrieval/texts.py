@@ -58,7 +58,7 @@ def load_tokens(
     is_query: bool,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[TokenStore, tuple[str, ...]]:
-    """Return the tokens of all texts, and what to say of their length: one sentence, or nothing.
+    """Return the tokens of all texts, and what to say of how they were made, in sentences.
 
     Args:
         loaded: The checkpoint.
@@ -91,7 +91,13 @@ def load_tokens(
         ),
         on_progress=on_progress,
     )
+    remarks = []
     flag = "--q_max_len" if is_query else "--p_max_len"
     if length < wanted:
-        return store, (f"{flag} {wanted} became {length}: the model takes no more.",)
-    return store, ()
+        remarks.append(f"{flag} {wanted} became {length}: the model takes no more.")
+    template = options.query_template if is_query else options.doc_template
+    if reading.trained_template not in (None, template):
+        flag = "--query_template" if is_query else "--doc_template"
+        here = f"{template!r} here" if template else "none here"
+        remarks.append(f"{flag} was {reading.trained_template!r} in training, and is {here}.")
+    return store, tuple(remarks)

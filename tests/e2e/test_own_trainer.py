@@ -1,12 +1,16 @@
 """Checkpoints of our own trainer need no flag but the data."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.e2e.conftest import PATIENCE_SECONDS, asyncval
+from trainer.checkpoint import TextSettings, save_checkpoint
+from trainer.model import BiEncoder, Tower, load_transformer
+from trainer.tokenizer import load_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,27 @@ def test_every_checkpoint_of_a_training_is_validated(
     assert [(row["step"], row["status"]) for row in rows] == [(2, "done"), (4, "done")]
     said = [warning for row in rows for warning in row["warnings"]]
     assert not any("assumed" in warning for warning in said)
+
+
+def test_a_template_of_the_training_is_missed_where_it_is_not_used(
+    bert_folder, collection, tmp_path
+):
+    checkpoint = shutil.copytree(bert_folder, tmp_path / "checkpoint-1")
+    texts = TextSettings(q_max_len=16, p_max_len=32, doc_template="Text: <text>")
+    tower = Tower(load_transformer(str(bert_folder)), pooling="mean", projection_dim=None)
+    save_checkpoint(
+        checkpoint, model=BiEncoder(tower), tokenizer=load_tokenizer(str(bert_folder)), texts=texts
+    )
+
+    def warnings(*more):
+        done = asyncval(
+            "eval", str(checkpoint), *collection.flags(), *more, "--json",
+            "--output_dir", str(tmp_path / f"out-{len(more)}"),
+            "--cache_dir", str(tmp_path / "cache"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)[0]["warnings"]
+
+    missed = "--doc_template was 'Text: <text>' in training, and is none here."
+    assert warnings() == [missed]
+    assert warnings("--doc_template", "Text: <text>") == []

@@ -58,6 +58,22 @@ def test_a_checkpoint_has_the_sentence_transformers_layout_and_nothing_else(trai
     }
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt", "kept"),
+    [
+        ("Instruct: find it\\nQuery: <query>", "q: Instruct: find it\nQuery: ", {}),
+        ("<query> <query>", "q: ", {"query": "<query> <query>"}),
+    ],
+)
+def test_a_template_that_is_more_than_a_prefix_is_recorded(train, template, prompt, kept):
+    passages = "Text: <text>"
+    flags = {"query_prefix": "q: ", "query_template": template, "doc_template": passages}
+    folder = train(**flags, max_steps=2) / "checkpoint-2"
+    config = read_json(folder / "config_sentence_transformers.json")
+    assert config["prompts"] == {"query": prompt, "document": ""}
+    assert config["templates"] == {**kept, "document": passages}
+
+
 def test_without_normalisation_there_is_no_such_module_and_similarity_is_the_dot_product(train):
     folder = train(pooling="last", max_steps=2) / "checkpoint-2"
     assert len(read_json(folder / "modules.json")) == 2
