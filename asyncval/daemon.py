@@ -192,6 +192,12 @@ class Daemon:
             lane.ledger.retire_other_plans(lane.plan)
             lane.ledger.requeue_running(plan=lane.plan)
             lane.reporting.publish(everything=True)
+        others = self._main.ledger.count_of_others(self._main.plan)
+        if others:
+            logger.info(
+                "Results of %d checkpoints are by other options or data, and are not shown.",
+                others,
+            )
         states = self._main.ledger.folder_states(plan=self._main.plan)
         self._watcher.reported.update(known_states(states, self._watcher.root))
         self._clean_pins()

@@ -27,6 +27,8 @@ from asyncval.core.types import Checkpoint, State
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_EVERY = 32
 """In how many scans every known folder is listed once, for changes that no witness shows."""
+MARKS = ("config.json", "modules.json", "adapter_config.json")
+"""One of these is in nearly every folder with a model."""
 Witness = tuple[tuple[Path, int, int], ...]
 """Paths of a folder that no save leaves as they were, with modification time and size."""
 
@@ -130,11 +132,19 @@ class Watcher:
             with os.scandir(self.root) as entries:
                 for entry in entries:
                     step = step_in_name(entry.name, self.habits.pattern)
-                    if step is not None and is_folder(entry) and self._is_text(entry.name):
+                    if step is None:
+                        self._pass_over(entry.name)
+                    elif is_folder(entry) and self._is_text(entry.name):
                         found.append((step, self.root / entry.name))
         except OSError:  # not there yet, or not any more: it may come (back)
             return []
         return sorted(found)
+
+    def _pass_over(self, name: str) -> None:
+        """Say once of a folder with a model that its name tells no step."""
+        if name not in self._nameless and any((self.root / name / mark).exists() for mark in MARKS):
+            self._nameless.add(name)
+            logger.info("%r is passed over: its name tells no step (--ckpt_pattern).", name)
 
     def _is_text(self, name: str) -> bool:
         """Say whether a name can be recorded; say once of one that cannot."""

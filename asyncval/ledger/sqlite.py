@@ -117,6 +117,13 @@ class Ledger:
         found = row.fetchone()
         return json.loads(found[0]) if found else {}
 
+    def count_of_others(self, plan: str) -> int:
+        """Return how many checkpoints have a result under other plans."""
+        row = self._db.execute(
+            "SELECT count(*) FROM validations WHERE plan != ? AND state = ?", (plan, State.DONE)
+        )
+        return int(row.fetchone()[0])
+
     def retire_other_plans(self, plan: str) -> None:
         """Take what is open under other plans off the queue: nobody works on it any more."""
         with self._transaction() as db:

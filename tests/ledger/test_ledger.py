@@ -226,6 +226,8 @@ def test_what_is_open_under_another_plan_leaves_the_queue(ledger):
     ledger.finish(ledger.claim(plan="old").id, RESULT)
     enqueue(ledger, checkpoint(1), plan="new")
     ledger.retire_other_plans("new")
+    assert ledger.count_of_others("new") == 1
+    assert ledger.count_of_others("old") == 0
     assert [state for _, _, state in rows(ledger, "old")] == ["done", "superseded"]
     assert [state for _, _, state in rows(ledger, "new")] == ["queued"]
 

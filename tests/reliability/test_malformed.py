@@ -2,7 +2,10 @@
 
 import errno
 import json
+import logging
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +38,33 @@ def test_r23_a_malformed_file_costs_its_own_checkpoint_only(pool, station, name)
         here.clock.time += 400
     assert here.states()[-1] == ("checkpoint-2", "done")
     assert dict(here.states()).get("checkpoint-1") in ("failed", "broken", "done")
+
+
+def test_a_model_whose_name_tells_no_step_is_passed_over_aloud_once(pool, put, station, caplog):
+    here = station()
+    put(1)
+    shutil.copytree(pool(2), here.root / "final")
+    (here.root / "runs").mkdir()
+    with caplog.at_level(logging.INFO, logger="asyncval"):
+        for _ in range(3):
+            here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    said = [each for each in caplog.messages if "passed over" in each]
+    assert said == ["'final' is passed over: its name tells no step (--ckpt_pattern)."]
+
+
+def test_results_by_other_options_are_said_to_stay(put, station, caplog):
+    here = station()
+    put(1)
+    here.run_until_done()
+    here.ledger.close()
+    other = station()
+    with caplog.at_level(logging.INFO, logger="asyncval"):
+        other.daemon._take_up()
+        assert "by other options" not in caplog.text
+        other.daemon._main = replace(other.daemon._main, plan="another")
+        other.daemon._take_up()
+    assert "Results of 1 checkpoints are by other options or data" in caplog.text
 
 
 def test_r23_what_nobody_foresaw_is_a_reason_and_not_the_end(pool, station, monkeypatch):
