@@ -39,7 +39,7 @@ from asyncval.data.qrels import judged_pairs, read_qrels
 from asyncval.data.runs import read_run, write_run
 from asyncval.data.sources import digest_of, passage_files, read_texts
 from asyncval.data.texts import check_form, content_of
-from asyncval.evaluation import quiet_libraries, resolve_device, resolve_precision
+from asyncval.evaluation import resolve_device, resolve_precision, tame_libraries
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
 from asyncval.retrieval.encode import Encoding, encode
@@ -102,7 +102,7 @@ class TextEncoder:
 
     def __init__(self, checkpoint: Path, config: EncodingConfig, *, device: str = "auto") -> None:
         os.environ.update(device_environment(device_name(device)))
-        quiet_libraries()
+        tame_libraries()
         found = Checkpoint(path=checkpoint.absolute(), step=None, layout="")
         whole = examine(Folder.listing(found.path), step=None, layout_name=config.layout)
         self.fingerprint = fingerprint(found.path, whole.model_files)

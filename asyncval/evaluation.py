@@ -1,5 +1,6 @@
 """Evaluating checkpoints in this process: what a worker does, and `asyncval eval`."""
 
+import ctypes
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from asyncval.retrieval.tokens import TokenCache
 from asyncval.retrieval.validate import Validator
 
 logger = logging.getLogger(__name__)
+M_ARENA_MAX = -8  # of malloc.h
 HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -266,8 +268,9 @@ def _step(path: Path) -> int | None:
     return recorded if isinstance(recorded, int) else None
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries off the network and off the terminal; before they are imported."""
+def tame_libraries() -> None:
+    """Keep the libraries off the network and the terminal, and to one heap; before any import."""
+    _share_one_heap()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     for name in ("faiss", "transformers"):
@@ -276,3 +279,10 @@ def quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def _share_one_heap() -> None:
+    """Keep all threads to one heap: glibc gives each its own and hardly takes anything back."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)

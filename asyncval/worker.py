@@ -19,7 +19,7 @@ from asyncval.clock import SystemClock
 from asyncval.core.errors import CheckpointError, UsageError
 from asyncval.core.measures import parse_measures
 from asyncval.core.types import MAIN, Job, Progress
-from asyncval.evaluation import Evaluation, quiet_libraries
+from asyncval.evaluation import Evaluation, tame_libraries
 from asyncval.execution.messages import job_from_json, result_to_values, setups_from_json
 from asyncval.retrieval.score import warm_up
 
@@ -35,7 +35,7 @@ def main() -> int:
     die_with(daemon)
     say = take_over_stdout()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    quiet_libraries()
+    tame_libraries()
     import torch  # noqa: F401  # while the daemon still reads its data
 
     line = sys.stdin.readline()

@@ -28,7 +28,7 @@ import torch  # noqa: E402
 import workload  # noqa: E402
 
 from asyncval.core.ranking import in_trec_order  # noqa: E402
-from asyncval.evaluation import quiet_libraries  # noqa: E402
+from asyncval.evaluation import tame_libraries  # noqa: E402
 from asyncval.retrieval import encode as encode_module  # noqa: E402
 from asyncval.retrieval.encode import Encoding, encode, encode_portions  # noqa: E402
 from asyncval.retrieval.profile import Work, matmul_rate  # noqa: E402
@@ -266,7 +266,7 @@ def main() -> None:
     name = "a CPU, small" if options.small else torch.cuda.get_device_name(0)
     precision = "fp32" if options.small else "bf16"
     num_queries = 50 if options.small else 6980
-    quiet_libraries()
+    tame_libraries()
     report.say(f"## {name}, torch {torch.__version__}\n")
     with report.part("equality"):
         equality(report, device, 60 if options.small else 2000)

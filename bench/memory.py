@@ -61,13 +61,13 @@ def validate(number: int) -> None:
     from asyncval.clock import SystemClock
     from asyncval.core.measures import parse_measures
     from asyncval.core.types import Checkpoint, EncoderOptions, QuerySet, Text
-    from asyncval.evaluation import quiet_libraries
+    from asyncval.evaluation import tame_libraries
     from asyncval.retrieval.encode import Encoding
     from asyncval.retrieval.task import CorpusTexts, Task
     from asyncval.retrieval.tokens import TokenCache
     from asyncval.retrieval.validate import Validator
 
-    quiet_libraries()
+    tame_libraries()
     options = EncoderOptions(pooling="mean")
     some = next(passages(1)).text.split()[:6]
     with tempfile.TemporaryDirectory() as folder:

@@ -29,6 +29,7 @@ import workload
 ROOT = Path(__file__).parents[1]
 MEASURES = ("RR@10", "nDCG@10")
 TITLES = {"ours": "Asyncval", "st": "Sentence Transformers", "asyncval": "Asyncval 0.2.0"}
+HEAVY = ("load s", "encode queries s", "encode passages s", "search s")
 Validation = Callable[[], Mapping[str, float]]
 
 
@@ -47,9 +48,9 @@ def ours(place: Place) -> Validation:
     from asyncval.commands.preparation import read_collection, worker_setup
     from asyncval.config import EvalConfig
     from asyncval.core.types import Checkpoint
-    from asyncval.evaluation import Evaluation, quiet_libraries
+    from asyncval.evaluation import Evaluation, tame_libraries
 
-    quiet_libraries()
+    tame_libraries()
     config = EvalConfig(
         checkpoints=(place.checkpoint,),
         query_file=(place.collection / "queries.jsonl",),
@@ -262,6 +263,21 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[dict[st
     return rounds
 
 
+def phases(answers: list[dict[str, float]]) -> str:
+    """Return a line with our seconds by phase, and the share of those beside the heavy work."""
+    names = [key for key in answers[0] if key.endswith(" s") and key != "total s"]
+    seconds = {name: statistics.median(each[name] for each in answers) for name in names}
+    total = statistics.median(each["total s"] for each in answers)
+    rest = statistics.median(
+        1 - sum(each[name] for name in HEAVY if name in each) / each["total s"] for each in answers
+    )
+    listed = ", ".join(
+        f"{name.removesuffix(' s')} {each:.3f} ({each / total:.1%})"
+        for name, each in seconds.items()
+    )
+    return f"Ours by phase, median s: {listed}. All but encoding, search and loading: {rest:.2%}."
+
+
 def main() -> None:
     """Measure, print a table and write it."""
     parser = argparse.ArgumentParser(description="Seconds of one validation, against peers.")
@@ -305,7 +321,7 @@ def main() -> None:
     header = ["", "median s", "range", "times ours (median of rounds)", *MEASURES]
     workload.save(
         f"validate-{options.shape}-{options.dtype}",
-        workload.table(title, header, rows),
+        f"{workload.table(title, header, rows)}\n\n{phases(rounds['ours'])}",
         {"title": title, "rounds": rounds},
     )
 

@@ -18,7 +18,7 @@ from asyncval.commands.preparation import (
 from asyncval.config import EvalConfig
 from asyncval.core.errors import InvalidOption
 from asyncval.core.types import State, Validation
-from asyncval.evaluation import Evaluation, evaluate_all, quiet_libraries
+from asyncval.evaluation import Evaluation, evaluate_all, tame_libraries
 from asyncval.execution.local import device_environment
 from asyncval.ui import EvalScreen, profile_table, set_up_logging
 
@@ -58,7 +58,7 @@ def evaluate_named(config: EvalConfig, console: Console) -> list[Validation]:
         require_writable(config.output_dir, option="--output_dir")
     device = device_name(config.devices[0])
     os.environ.update(device_environment(device))
-    quiet_libraries()
+    tame_libraries()
     collection = read_collection(config, output_dir=config.output_dir)
     setup = worker_setup(config, collection, output_dir=config.output_dir)
     evaluation = Evaluation(setup, device=device)

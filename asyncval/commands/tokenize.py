@@ -8,7 +8,7 @@ from asyncval.clock import SystemClock
 from asyncval.commands.preparation import check_options, read_collection, worker_setup
 from asyncval.config import TokenizeConfig
 from asyncval.core.errors import InvalidOption
-from asyncval.evaluation import Evaluation, quiet_libraries
+from asyncval.evaluation import Evaluation, tame_libraries
 from asyncval.ui import EvalScreen, set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def tokenize(config: TokenizeConfig) -> int:
         raise InvalidOption("Give a checkpoint, or a tokenizer with --tokenizer_name_or_path.")
     if config.checkpoint is not None and not config.checkpoint.is_dir():
         raise InvalidOption(f"CKPT: there is no folder {str(config.checkpoint)!r}.")
-    quiet_libraries()
+    tame_libraries()
     collection = read_collection(config, output_dir=None)
     evaluation = Evaluation(worker_setup(config, collection, output_dir=None), device="cpu")
     clock = SystemClock()
