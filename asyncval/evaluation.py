@@ -1,6 +1,5 @@
 """Evaluating checkpoints in this process: what a worker does, and `asyncval eval`."""
 
-import ctypes
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -34,13 +33,13 @@ from asyncval.data.collection import TaskPlaces, load_query_sets, read_passages
 from asyncval.execution.messages import WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
+from asyncval.retrieval.heap import share_one_heap
 from asyncval.retrieval.search import check_backend
 from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
 from asyncval.retrieval.validate import Validator
 
 logger = logging.getLogger(__name__)
-M_ARENA_MAX = -8  # of malloc.h
 HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -270,7 +269,7 @@ def _step(path: Path) -> int | None:
 
 def tame_libraries() -> None:
     """Keep the libraries off the network and the terminal, and to one heap; before any import."""
-    _share_one_heap()
+    share_one_heap()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     for name in ("faiss", "transformers"):
@@ -279,10 +278,3 @@ def tame_libraries() -> None:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-
-def _share_one_heap() -> None:
-    """Keep all threads to one heap: glibc gives each its own and hardly takes anything back."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)

@@ -19,6 +19,7 @@ from asyncval.core.errors import CheckpointBroken
 from asyncval.core.types import Precision
 from asyncval.retrieval.batches import Batch, pad, plan_batches, round_up
 from asyncval.retrieval.device import encode_on_device, full_mask
+from asyncval.retrieval.heap import give_back
 from asyncval.retrieval.tokens import TokenStore
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def encode_portions(
                 sum_of_squares=int((lengths**2).sum()),
             )
             del vectors  # whoever has searched it is done with it
+            give_back()
 
 
 class VectorBuffer:
