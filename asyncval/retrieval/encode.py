@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -194,29 +195,31 @@ def _encode_on_cores(
     """Return the vectors of one portion, float32 [N, D]; each thread takes the next batch."""
     import torch
 
-    def run(batch: Batch) -> tuple[NDArray[np.int64], "Tensor"]:
+    all_vectors: list[Tensor] = []  # one, once the first batch says how many dimensions there are
+    lock = Lock()
+
+    def run(batch: Batch) -> int:
         padded, is_token = pad(tokens.ids, tokens.offsets, batch.rows, width=batch.width)
         ids = torch.from_numpy(padded)
         mask = torch.from_numpy(is_token).long() if batch.is_padded else full_mask(ids)
         with torch.inference_mode():
-            return batch.rows, forward(ids, mask).float()
+            vectors = forward(ids, mask).float()
+        with lock:
+            if not all_vectors:
+                all_vectors.append(torch.empty((len(tokens), vectors.shape[1])))
+            all_vectors[0][torch.from_numpy(batch.rows)] = vectors
+        return len(batch.rows)
 
-    all_vectors: Tensor | None = None
     done = 0
     futures = [pool.submit(run, batch) for batch in batches]
     try:
         for future in as_completed(futures):
-            rows, vectors = future.result()
-            if all_vectors is None:
-                all_vectors = torch.empty((len(tokens), vectors.shape[1]))
-            all_vectors[torch.from_numpy(rows)] = vectors
-            done += len(rows)
+            done += future.result()
             on_progress(done)
     except BaseException:
         _cancel(futures)
         raise
-    assert all_vectors is not None, "there is always at least one text"
-    return all_vectors
+    return all_vectors[0]  # there is always at least one text
 
 
 def _check_numbers(vectors: "Tensor") -> None:
@@ -240,6 +243,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _cancel(futures: "list[Future[tuple[NDArray[np.int64], Tensor]]]") -> None:
+def _cancel(futures: "list[Future[int]]") -> None:
     for future in futures:
         future.cancel()
