@@ -11,11 +11,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(autouse=True)
-def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def environment_as_before() -> Iterator[None]:
     """Take back what a command sets in the environment of its process."""
     before = dict(os.environ)
     yield
-    monkeypatch.undo()
     os.environ.clear()
     os.environ.update(before)
 

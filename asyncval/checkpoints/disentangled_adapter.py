@@ -14,7 +14,7 @@ from asyncval.checkpoints.description import (
 from asyncval.checkpoints.disentangled import recorded
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.heads import read_tensors
-from asyncval.checkpoints.loading import load_backbone, tokenizer_files
+from asyncval.checkpoints.loading import finish, load_backbone, tokenizer_files
 from asyncval.core.errors import CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.types import EncoderOptions, LoadedCheckpoint, Precision
 
@@ -80,15 +80,16 @@ class DisentangledAdapter:
             device=device,
             precision=precision,
             trust_remote_code=options.trust_remote_code,
+            is_base=True,
         )
         adapt(
             backbone,
             read_members(config, where=prefix + CONFIG),
-            read_tensors(folder, prefix + WEIGHTS, device=device),
+            read_tensors(folder, prefix + WEIGHTS, device="cpu"),
             name=str(config.get("name") or prefix.strip("/")),
             file=prefix + WEIGHTS,
         )
-        return one_tower(backbone, description)
+        return one_tower(finish(backbone, device=device), description)
 
 
 def _adapter_folders(folder: Folder) -> list[str]:

@@ -15,6 +15,7 @@ from asyncval.checkpoints.structure import read_weight_map
 from asyncval.core.errors import CheckpointBroken, CheckpointIncomplete, CheckpointUnsupported
 from asyncval.core.ports import Encoder
 from asyncval.core.types import Pooling, Precision
+from asyncval.linears import pack_linears
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -195,6 +196,7 @@ def load_backbone(
     tensors: Mapping[str, "Tensor"] | None = None,
     kind: str = AUTO_MODEL,
     needs_pooler: bool = False,
+    is_base: bool = False,
 ) -> "nn.Module":
     """Load a Hugging Face transformer without its task head, in evaluation mode.
 
@@ -206,6 +208,7 @@ def load_backbone(
         tensors: Its weights by name, where they do not lie in `path` as transformers expects.
         kind: A class of transformers, where the toolkit says which one it is.
         needs_pooler: Whether the transformer's own pooler matters.
+        is_base: Whether it is to be changed by an adapter; `finish` then comes after that.
 
     Raises:
         CheckpointUnsupported: It is no plain encoder, or needs code of its own.
@@ -259,9 +262,16 @@ def load_backbone(
             f"{len(names)} tensors of the model are not in the checkpoint or have another shape, "
             f"for example {names[0]!r}: they would be random."
         )
+    return model if is_base else finish(model, device=device)  # type: ignore[no-any-return]
+
+
+def finish(model: Any, *, device: str) -> Any:  # noqa: ANN401
+    """Return a loaded model ready for use: nothing of it is backed by its file any more."""
     own_the_weights(model)
-    model.eval()
-    return model.to(device)  # type: ignore[no-any-return]
+    model = model.eval().to(device)
+    if device == "cpu":
+        pack_linears(model)
+    return model
 
 
 def _without_prefix(name: str, unused: tuple[str, ...]) -> str:

@@ -10,9 +10,9 @@ from asyncval.checkpoints.bases import find_base_folder
 from asyncval.checkpoints.description import Description, Fact, describe, one_tower, read_config
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.loading import (
+    finish,
     first_line,
     load_backbone,
-    own_the_weights,
     tokenizer_files,
 )
 from asyncval.core.errors import (
@@ -98,6 +98,7 @@ def load_adapted(
         device="cpu",
         precision=precision,
         trust_remote_code=options.trust_remote_code,
+        is_base=True,
     )
     place = str(folder.path / prefix)
     try:
@@ -114,8 +115,7 @@ def load_adapted(
         raise
     except Exception as error:  # whatever a damaged or foreign adapter makes PEFT raise
         raise CheckpointBroken(f"PEFT cannot load it: {first_line(error)}") from error
-    own_the_weights(merged)
-    return merged.eval().to(device)  # type: ignore[no-any-return]
+    return finish(merged, device=device)  # type: ignore[no-any-return]
 
 
 def _refuse_other_tensors(adapted: Any, folder: Folder, weights: str) -> None:  # noqa: ANN401

@@ -7,9 +7,12 @@ with the workers of the encoding. The work is counted for real tokens only: padd
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from asyncval.core.ports import Clock
+from asyncval.linears import linear
 
 if TYPE_CHECKING:
     from asyncval.retrieval.encode import Encoding, Forward, Portion
@@ -98,11 +101,18 @@ def cost_of(forward: "Forward", *, device: str) -> Cost:
     def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:  # noqa: ANN401
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
-    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    def packed(rows: Any, weight: Any, *rest: Any, **more: Any) -> int:  # noqa: ANN401
+        return int(2 * prod(rows) * weight[0])
+
+    mapping: dict[Any, Any] = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention
+    }
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        mapping[torch.ops.mkldnn._linear_pointwise] = packed
     counts = []
     for length in (SHORT, LONG):
         ids = torch.zeros((1, length), dtype=torch.int64, device=device)
-        counter = FlopCounterMode(display=False, custom_mapping={on_cpu: attention})
+        counter = FlopCounterMode(display=False, custom_mapping=mapping)
         with torch.inference_mode(), counter:
             forward(ids, torch.ones_like(ids))
         counts.append(float(counter.get_total_flops()))
@@ -134,8 +144,11 @@ def _measure_rate(encoding: "Encoding", clock: Clock) -> float:
     weights = torch.ones((4 * hidden, hidden), dtype=dtype, device=device)
     synchronize: Callable[[], Any] = torch.cuda.synchronize if is_gpu else lambda: None
 
+    multiply = partial(torch.nn.functional.linear, weight=weights) if is_gpu else linear(weights)
+
     def product(_: int) -> None:
-        torch.nn.functional.linear(inputs, weights)
+        with torch.inference_mode():
+            multiply(inputs)
 
     seconds = []
     with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

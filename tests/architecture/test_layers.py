@@ -13,7 +13,7 @@ import trainer
 ROOT = Path(asyncval.__file__).parent
 TRAINER = Path(trainer.__file__).parent
 
-VALUES = {"core", "lookup"}
+VALUES = {"core", "linears", "lookup"}
 ADAPTERS = {"checkpoints", "clock", "data", "ledger", "reporters", "retrieval"}
 SERVICES = {
     "alarm",
@@ -29,6 +29,7 @@ SERVICES = {
 EVERYTHING_BELOW = VALUES | ADAPTERS | SERVICES | {"execution"}
 MAY_IMPORT = {
     "core": {"core"},
+    "linears": set(),
     "lookup": {"core"},
     **{adapter: VALUES | {adapter} for adapter in ADAPTERS},
     "execution": VALUES | {"execution"},
