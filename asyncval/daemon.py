@@ -291,9 +291,12 @@ class Daemon:
                         lane.ledger.close_without_result(job_id, State.SKIPPED, reason)
 
     def _kept_pins(self) -> list[Path]:
-        """Return the pins of all open jobs, each once, the lowest step first."""
+        """Return the pins of all open jobs, each once, the lowest step first, and what is read."""
         pins = [path for lane in self._lanes.values() for path in lane.ledger.pins().values()]
         pins += [found.checkpoint.pin for found in self._found if found.checkpoint.pin]
+        pins += [
+            job.checkpoint.pin for job in self._executor.running.values() if job.checkpoint.pin
+        ]
         return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
@@ -408,7 +411,8 @@ class Daemon:
             self._end(job, message)
         elif job is None and message.kind in ("refused", "stopped"):
             logger.warning("%s: %s", self._executor.label(message.device), message.values["reason"])
-        self._executor.take_note(message)
+        if self._executor.take_note(message) is not None:
+            self._clean_pins()  # now that nobody reads its files
 
     def _end(self, job: Job, message: Message) -> None:
         """Record how a job ended."""
@@ -437,7 +441,6 @@ class Daemon:
         else:
             ledger.close_without_result(job.id, State.FAILED, reason)
             logger.warning("%s failed: %s", job.checkpoint.name, reason)
-        self._clean_pins()
 
     def _record(self, job: Job, result: Result) -> None:
         if not self._is_intact(job):
@@ -449,7 +452,6 @@ class Daemon:
                 logger.warning("%s: %s", job.checkpoint.name, warning)
         lane = self._lanes[job.lane]
         lane.ledger.finish(job.id, result)
-        self._clean_pins()
         self._refresh()
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         logger.info(
@@ -462,16 +464,20 @@ class Daemon:
 
     def _is_intact(self, job: Job) -> bool:
         """Say whether the files that were evaluated are still those that were queued."""
-        return self._pins.is_unchanged(
-            Pin(job.checkpoint.location, self._lanes[job.lane].ledger.pin_state(job.id))
-        )
+        return self._pins.is_unchanged(Pin(job.checkpoint.location, job.pin_state))
 
     def _void(self, job: Job) -> None:
+        """Give up what was evaluated; the same content may have been saved and kept again."""
+        ledger, pin = self._lanes[job.lane].ledger, job.checkpoint.pin
+        if ledger.pins().get(job.id, pin) != pin:
+            logger.info("%s was saved again meanwhile: it is evaluated anew.", job.checkpoint.name)
+            ledger.requeue(job.id)
+            return
         if job.checkpoint.location.is_dir():
             state, reason = State.SUPERSEDED, "Its files were rewritten while it was evaluated."
         else:
             state, reason = State.LOST, "Its files were deleted while it was evaluated."
-        self._lanes[job.lane].ledger.close_without_result(job.id, state, reason)
+        ledger.close_without_result(job.id, state, reason)
         self._watcher.forget(job.checkpoint.name)
         logger.warning("%s is %s: %s", job.checkpoint.name, state, reason)
 

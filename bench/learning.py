@@ -40,7 +40,7 @@ RECIPE: dict[str, object] = {
     "save_only_model": True,
     "use_cpu": True,
 }
-TEACHING = {"objective": "kl", "teacher_temp": TEMPERATURE, "contrastive_loss_weight": 1.0}
+TEACHING = {"objective": "kl", "teacher_temp": TEMPERATURE, "contrastive_loss_weight": 3.0}
 
 
 def run(*words: object, **flags: object) -> str:

@@ -231,6 +231,8 @@ class Job:
     """Whose queue it comes from."""
     dimension: int | None = None
     """The dimension of the vectors of the checkpoints before, None where there were none."""
+    pin_state: str = ""
+    """The state of its files when they were kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

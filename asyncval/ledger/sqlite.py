@@ -30,6 +30,11 @@ SUPERSEDE = """
     AND (state IN ('failed', 'lost', 'broken', 'blocked', 'skipped')
          OR state = 'queued' AND :state = 'queued')
 """
+KEEP_NEWER = """
+    UPDATE validations SET pin = :pin, pin_state = :pin_state
+    WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
+    AND state IN ('queued', 'running') AND :state = 'queued'
+"""
 SEE_AGAIN = """
     UPDATE validations SET sighting = 1 + (
         SELECT MAX(sighting) FROM validations WHERE plan = :plan AND path = :path
@@ -149,8 +154,9 @@ class Ledger:
 
         What stayed without a result under the same path with other content is superseded, and
         what waits is, by content that is whole: what was kept of it is not lost with its folder.
-        What was lost, broken, blocked or superseded before is queued again. A result of content
-        that stood there before and came back is the folder's result again, and shown anew.
+        What was lost, broken, blocked or superseded before is queued again. Content that is saved
+        again while it is open is evaluated from what was kept of it last. A result of content that
+        stood there before and came back is the folder's result again, and shown anew.
 
         Args:
             checkpoint: What was found.
@@ -183,6 +189,7 @@ class Ledger:
                     "AND path = :path AND fingerprint = :fingerprint",
                     values,
                 )
+                db.execute(KEEP_NEWER, values)
             self._see(db, values)
         return is_new
 
@@ -246,11 +253,11 @@ class Ledger:
             if row is None:
                 return None
             found = _to_validation(row)
-            shrink = db.execute(
+            shrink, pin_state = db.execute(
                 "UPDATE validations SET state = ?, attempts = attempts + 1 WHERE id = ? "
-                "RETURNING shrink",
+                "RETURNING shrink, pin_state",
                 (State.RUNNING, found.id),
-            ).fetchone()[0]
+            ).fetchone()
             before = db.execute(
                 "SELECT r.dimension FROM results r JOIN validations v ON v.id = r.validation "
                 "WHERE v.plan = ? LIMIT 1",
@@ -263,6 +270,7 @@ class Ledger:
             shrink=shrink,
             lane=self._lane,
             dimension=before[0] if before else None,
+            pin_state=pin_state,
         )
 
     def requeue(self, job_id: int, *, delay_seconds: float = 0.0) -> None:
@@ -368,11 +376,6 @@ class Ledger:
             (State.QUEUED, State.RUNNING),
         )
         return {number: Path(pin) for number, pin in rows}
-
-    def pin_state(self, job_id: int) -> str:
-        """Return the state of a job's files when it was queued."""
-        row = self._db.execute("SELECT pin_state FROM validations WHERE id = ?", (job_id,))
-        return str(row.fetchone()[0])
 
     # Reporters
 

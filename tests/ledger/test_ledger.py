@@ -240,7 +240,7 @@ def test_the_pins_of_open_jobs_are_known_by_their_folder_and_state(ledger):
     job = ledger.claim(plan=PLAN)
     assert job.checkpoint == pinned[1]
     assert job.checkpoint.location == Path("/pins/2")
-    assert ledger.pin_state(job.id) == "state2"
+    assert job.pin_state == "state2"
     assert list(ledger.pins().values()) == [Path("/pins/2"), Path("/pins/3")]
 
 

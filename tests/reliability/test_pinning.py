@@ -243,6 +243,54 @@ def test_r11_what_was_rewritten_in_place_while_it_waited_is_void_or_was_kept(
         assert here.rows()[0].checkpoint.fingerprint == queued.checkpoint.fingerprint
 
 
+@pytest.mark.parametrize("pin", ["hardlink", "copy"])
+def test_r11_what_was_saved_again_while_it_was_evaluated_is_not_lost_with_its_folder(
+    pool, station, pin
+):
+    """The same content, over the files that the first pin shares, and gone before the end."""
+    here = station(pin=pin, settle=0.0)
+    target = here.root / "checkpoint-1"
+    save(pool(1), target, step=1)
+    evaluate = here.executor.evaluate
+
+    def save_again_meanwhile(job):
+        metrics = evaluate(job)
+        if len(here.executor.served) == 1:
+            time.sleep(0.02)
+            save(pool(1), target, step=1)
+            here.look()
+            here.daemon._clean_pins()
+            assert job.checkpoint.location.is_dir()
+            shutil.rmtree(target)
+        return metrics
+
+    here.executor.evaluate = save_again_meanwhile
+    here.work()
+    here.work()
+    [row] = here.rows()
+    assert (row.state, row.reason) == ("done", "")
+    assert row.result.metrics == metrics_of(row.checkpoint.fingerprint)
+    assert len(here.executor.served) == {"hardlink": 2, "copy": 1}[pin]
+    assert not (here.output / "pins").exists() or not any((here.output / "pins").iterdir())
+
+
+@pytest.mark.parametrize("pin", ["hardlink", "copy"])
+def test_r11_what_was_saved_again_while_it_waited_is_evaluated_as_it_was_kept_last(
+    pool, station, pin
+):
+    here = station(pin=pin, settle=0.0)
+    target = here.root / "checkpoint-1"
+    save(pool(1), target, step=1)
+    here.look()
+    time.sleep(0.02)
+    save(pool(1), target, step=1)
+    here.look()
+    shutil.rmtree(target)
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    assert len(here.executor.served) == 1
+
+
 # R12
 
 
