@@ -20,7 +20,7 @@ import workload
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.core.types import Checkpoint, EncoderOptions
 from asyncval.retrieval.encode import Encoding, encode_portions
-from asyncval.retrieval.profile import Work, matmul_rate
+from asyncval.retrieval.profile import Work, measure_rate
 from asyncval.retrieval.tokens import TextIds, TokenStore
 
 CLOCK = SimpleNamespace(monotonic=time.perf_counter, now=time.time)
@@ -54,7 +54,7 @@ def measure(shape: str, precision: str, options: argparse.Namespace) -> dict[str
             precision=precision,
         )
         for _ in range(options.repeats + 1):
-            rate = matmul_rate(encoding, CLOCK)
+            rate = measure_rate(encoding, CLOCK)
             work = Work()
             start = time.perf_counter()
             for portion in encode_portions(
@@ -62,7 +62,7 @@ def measure(shape: str, precision: str, options: argparse.Namespace) -> dict[str
             ):
                 work.add(portion)
             seconds = time.perf_counter() - start
-            rate = (rate + matmul_rate(encoding, CLOCK)) / 2
+            rate = (rate + measure_rate(encoding, CLOCK)) / 2
             rounds.append((seconds, rate, operations / rate / seconds))
     seconds, rates, shares = (statistics.median(each) for each in zip(*rounds[1:], strict=True))
     return {

@@ -128,11 +128,12 @@ def matmul_rate(encoding: "Encoding", clock: Clock) -> float:
     """
     key = (encoding.device, encoding.precision, encoding.num_workers)
     if key not in _RATES:
-        _RATES[key] = _measure_rate(encoding, clock)
+        _RATES[key] = measure_rate(encoding, clock)
     return _RATES[key]
 
 
-def _measure_rate(encoding: "Encoding", clock: Clock) -> float:
+def measure_rate(encoding: "Encoding", clock: Clock) -> float:
+    """Measure what `matmul_rate` returns, now."""
     import torch
 
     device, num_workers = encoding.device, encoding.num_workers
