@@ -328,11 +328,12 @@ class Daemon:
         return None
 
     def _read_ahead(self) -> None:
-        """Have the next checkpoint's files in memory by the time that a device wants them."""
+        """Have the next checkpoint's files in memory by the time that a device wants them.
+
+        Without a pin its folder has the optimizer's states too, which nobody here reads.
+        """
         waiting = (
-            each.checkpoint.location
-            for each in self._main.validations()
-            if each.state is State.QUEUED
+            each.checkpoint.pin for each in self._main.validations() if each.state is State.QUEUED
         )
         following = next(waiting, None)
         if following is not None and following != self._read:

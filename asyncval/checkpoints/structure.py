@@ -115,6 +115,7 @@ def check_torch_zip(path: Path) -> None:
                 members = archive.infolist()
                 first = min(member.header_offset for member in members)
                 whole = first == 0 and any(m.filename.endswith("data.pkl") for m in members)
+        # zipfile says of a damaged directory also that it is of a version not implemented.
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise CheckpointIncomplete(f"{path.name} is not whole: {error}.") from error
         if not whole:
