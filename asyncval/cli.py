@@ -70,7 +70,8 @@ usage: asyncval COMMAND [OPTIONS]
 
 {chr(10).join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())}
 
-`asyncval COMMAND --help` has the options of each. `python -m asyncval --OPTIONS` is `watch`.
+`asyncval COMMAND --help` has the options of each.
+`python -m asyncval --OPTIONS` is `watch`.
 """
 
 
