@@ -256,12 +256,18 @@ class Daemon:
         if is_new and found.fate is State.QUEUED:
             logger.info("%s is complete and queued.", name)
             ordinal = len(self._main.validations())
-            for lane in self._lanes.values():
-                if lane is not self._main and ordinal % lane.every == 0:
+            for lane in self._other_lanes():
+                if ordinal % lane.every == 0:
                     self._enqueue(found, lane)
             self._stay_within_limits()
         elif is_new:
             logger.warning("%s is %s: %s", name, found.fate, found.reason)
+        elif found.fate is State.QUEUED:
+            for lane in self._other_lanes():
+                lane.ledger.keep_newer(found.checkpoint, plan=lane.plan, pin_state=found.pin_state)
+
+    def _other_lanes(self) -> list[Lane]:
+        return [lane for lane in self._lanes.values() if lane is not self._main]
 
     def _enqueue(self, found: Found, lane: Lane) -> bool:
         return lane.ledger.enqueue(
@@ -525,8 +531,7 @@ class Daemon:
         rows = self._view.validations
         anchors = any(
             each.state is State.QUEUED
-            for lane in self._lanes.values()
-            if lane is not self._main
+            for lane in self._other_lanes()
             for each in lane.validations()
         )
         if self._has_enough() and not anchors:

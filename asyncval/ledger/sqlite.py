@@ -33,7 +33,7 @@ SUPERSEDE = """
 KEEP_NEWER = """
     UPDATE validations SET pin = :pin, pin_state = :pin_state
     WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
-    AND state IN ('queued', 'running') AND :state = 'queued'
+    AND state IN ('queued', 'running')
 """
 SEE_AGAIN = """
     UPDATE validations SET sighting = 1 + (
@@ -189,9 +189,22 @@ class Ledger:
                     "AND path = :path AND fingerprint = :fingerprint",
                     values,
                 )
-                db.execute(KEEP_NEWER, values)
+                if fate is State.QUEUED:
+                    db.execute(KEEP_NEWER, values)
             self._see(db, values)
         return is_new
+
+    def keep_newer(self, checkpoint: Checkpoint, *, plan: str, pin_state: str) -> None:
+        """Have content that is open evaluated from `checkpoint.pin`, kept of it just now."""
+        values = {
+            "plan": plan,
+            "path": str(checkpoint.path),
+            "fingerprint": checkpoint.fingerprint,
+            "pin": str(checkpoint.pin) if checkpoint.pin else None,
+            "pin_state": pin_state,
+        }
+        with self._transaction() as db:
+            db.execute(KEEP_NEWER, values)
 
     def _see(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> None:
         """Note that this content is the one that stands in its folder now."""

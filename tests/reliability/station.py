@@ -24,6 +24,7 @@ from tests.clocks import FakeClock
 from tests.reliability.light_worker import measure
 
 PLAN = "plan"
+ANCHOR = "anchor"
 DEVICE = "cpu"
 Evaluate = Callable[[Job], Mapping[str, float]]
 
@@ -98,14 +99,13 @@ class Station:
         pins: Path | None = None,
         habits: Habits | None = None,
         evaluate: Evaluate = measured,
+        with_anchor: bool = False,
         **limits: Any,
     ) -> None:
         self.root = folder / "training"
         self.output = folder / "validation"
-        self.output.mkdir(parents=True, exist_ok=True)
         self.clock = clock or FakeClock()
-        self.ledger = Ledger(self.output, clock=self.clock)
-        self.ledger.use_plan(PLAN, {})
+        self.ledger = self._open_ledger(self.output, MAIN)
         self.pins = PinStore(pins or pin_root(self.root, self.output), method=pin)
         self.watcher = Watcher(
             root=self.root,
@@ -121,10 +121,15 @@ class Station:
             name: look_up(name, REPORTERS, option="--report_to")(**places) for name in REPORTERS
         }
         self.reporting = Reporting(self.ledger, reporters, plan=PLAN)
+        lanes = {MAIN: Lane(ledger=self.ledger, plan=PLAN, reporting=self.reporting)}
+        if with_anchor:
+            self.anchor = self._open_ledger(self.output / ANCHOR, ANCHOR)
+            unseen = Reporting(self.anchor, {}, plan=PLAN)
+            lanes[ANCHOR] = Lane(ledger=self.anchor, plan=PLAN, reporting=unseen)
         self.daemon = Daemon(
             watcher=self.watcher,
             pins=self.pins,
-            lanes={MAIN: Lane(ledger=self.ledger, plan=PLAN, reporting=self.reporting)},
+            lanes=lanes,
             executor=executor,
             screen=Blind(),
             alarm=Alarm(self.root, lambda: None, enabled=False),
@@ -132,6 +137,12 @@ class Station:
             limits=Limits(scan_seconds=0.01, **limits),
             clock=self.clock,
         )
+
+    def _open_ledger(self, folder: Path, lane: str) -> Ledger:
+        folder.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(folder, clock=self.clock, lane=lane)
+        ledger.use_plan(PLAN, {})
+        return ledger
 
     def look(self) -> None:
         """Scan once, and queue what was found."""

@@ -17,10 +17,12 @@ from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.pins import PinStore
 from asyncval.clock import SystemClock
 from asyncval.core.errors import InvalidOption
+from asyncval.core.types import MAIN
 from asyncval.watcher import Habits, Watcher, known_states
 from tests.e2e.test_watch import events
 from tests.reliability.light_worker import metrics_of
 from tests.reliability.saving import SENTINEL, save
+from tests.reliability.station import ANCHOR, PLAN
 
 NOT_NEEDED = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "training_args*", "global_step*")
 
@@ -289,6 +291,32 @@ def test_r11_what_was_saved_again_while_it_waited_is_evaluated_as_it_was_kept_la
     here.work()
     assert here.states() == [("checkpoint-1", "done")]
     assert len(here.executor.served) == 1
+
+
+def test_r11_what_was_saved_again_while_its_anchor_was_evaluated_is_anchored(pool, station):
+    """The main validation is done by then; the folder, and what the pin shared, is gone."""
+    here = station(pin="hardlink", settle=0.0, with_anchor=True)
+    target = here.root / "checkpoint-1"
+    save(pool(1), target, step=1)
+    evaluate = here.executor.evaluate
+
+    def save_again_meanwhile(job):
+        metrics = evaluate(job)
+        if len(here.executor.served) == 2:
+            assert job.lane == ANCHOR
+            time.sleep(0.02)
+            save(pool(1), target, step=1)
+            here.look()
+            shutil.rmtree(target)
+        return metrics
+
+    here.executor.evaluate = save_again_meanwhile
+    here.work()
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    [anchored] = here.anchor.validations(plan=PLAN)
+    assert (anchored.state, anchored.reason) == ("done", "")
+    assert [job.lane for job in here.executor.served] == [MAIN, ANCHOR, ANCHOR]
 
 
 # R12
