@@ -27,7 +27,7 @@ from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.loading import max_positions
 from asyncval.checkpoints.recognition import load_checkpoint
-from asyncval.commands.preparation import asked_dtype, device_name
+from asyncval.commands.preparation import asked_dtype, check_encoding, check_texts, device_name
 from asyncval.config import EncodingConfig, TextConfig
 from asyncval.core.errors import AsyncvalError, CheckpointError, InvalidData, InvalidOption
 from asyncval.core.measures import parse_measures
@@ -38,7 +38,8 @@ from asyncval.data.embeddings import read_embeddings, read_scores
 from asyncval.data.qrels import judged_pairs, read_qrels
 from asyncval.data.runs import read_run, write_run
 from asyncval.data.sources import digest_of, passage_files, read_texts
-from asyncval.data.texts import check_form, content_of
+from asyncval.data.texts import check_form, content_of, record_id
+from asyncval.data.tsv import fields_of, header_of
 from asyncval.evaluation import resolve_device, resolve_precision, tame_libraries
 from asyncval.execution.local import device_environment
 from asyncval.outputs import run_lines
@@ -65,10 +66,14 @@ __all__ = [
     "TextIds",
     "TokenStore",
     "TopK",
+    "check_encoding",
     "check_form",
+    "check_texts",
     "content_of",
     "device_name",
     "digest_of",
+    "fields_of",
+    "header_of",
     "in_trec_order",
     "judged_pairs",
     "max_positions",
@@ -79,6 +84,7 @@ __all__ = [
     "read_run",
     "read_scores",
     "read_texts",
+    "record_id",
     "run_lines",
     "write_run",
 ]

@@ -18,6 +18,17 @@ from trainer.wording import Wording
 
 Objective = Literal["contrastive", "margin_mse", "kl"]
 
+# flag of the Hugging Face trainer -> the one value that ours honours, and what else to do
+LIMITED: dict[str, tuple[object, str]] = {
+    "eval_strategy": ("no", "Leave it out: --asyncval validates the checkpoints."),
+    "train_sampling_strategy": (
+        "random",
+        "Only random is supported: a batch of similar texts changes what in-batch negatives teach.",
+    ),
+    "label_smoothing_factor": (0, "Leave it out: no objective here smooths its labels."),
+    "neftune_noise_alpha": (None, "Leave it out: noise on the embeddings is not supported."),
+}
+
 
 @dataclass(kw_only=True)
 class ModelArguments:
@@ -157,8 +168,14 @@ class DataArguments:
         if bool(self.train_file) == bool(self.train_qrels):
             raise InputError("Give either --train_file or --train_qrels.")
         try:
-            check_form(TextForm(is_query=True, template=self.query_template))
-            check_form(TextForm(template=self.doc_template))
+            check_form(
+                TextForm(
+                    is_query=True,
+                    columns=_names(self.query_column_names),
+                    template=self.query_template,
+                )
+            )
+            check_form(TextForm(columns=_names(self.doc_column_names), template=self.doc_template))
         except AsyncvalError as error:
             raise InputError(str(error)) from error
 
@@ -184,13 +201,13 @@ def _path(name: str | None) -> Path | None:
     return Path(name) if name else None
 
 
-def _names(columns: str | None) -> tuple[str, ...] | None:
-    return tuple(each.strip() for each in columns.split(",")) if columns else None
+def _names(columns: str | None) -> tuple[str, ...]:
+    return tuple(each.strip() for each in columns.split(",")) if columns else ()
 
 
 @dataclass
 class RetrieverTrainingArguments(TrainingArguments):
-    """Every flag of the Hugging Face trainer, and those of the objective."""
+    """The flags of the Hugging Face trainer, and those of the objective."""
 
     objective: Objective = field(
         default="contrastive",
@@ -237,17 +254,15 @@ class RetrieverTrainingArguments(TrainingArguments):
         for name in ("contrastive_loss_weight", "gc_chunk_size"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} is {getattr(self, name)}. It must be 0 or more.")
+        for name, (supported, advice) in LIMITED.items():
+            if getattr(self, name) != supported:
+                raise InputError(f"--{name} is {getattr(self, name)}. {advice}")
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False  # the only ones, BERT's pooler, are frozen
-        if self.train_sampling_strategy != "random":
-            raise InputError(
-                f"--train_sampling_strategy is {str(self.train_sampling_strategy)!r}. Only random "
-                "is supported: a batch of similar texts changes what in-batch negatives teach."
-            )
         # Examples are text, and no column of them is an argument of the model.
         self.remove_unused_columns = False
         super().__post_init__()  # type: ignore[no-untyped-call]

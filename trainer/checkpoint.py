@@ -11,17 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from trainer import openmatch
+from trainer.errors import InputError
 from trainer.model import BiEncoder, Tower, has_lora, load_lora, load_transformer, part_of
 
+MODULES = "modules.json"
+ROUTES = "router_config.json"
 WEIGHTS = "model.safetensors"
+ADAPTERS = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PACKAGE = "sentence_transformers.models"
 DENSE_KEY = "linear.weight"
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 Json = dict[str, Any] | list[dict[str, Any]]
 
@@ -140,6 +146,66 @@ def load_weights(folder: Path, *, model: BiEncoder, texts: TextSettings) -> None
             tower.projection.load_state_dict({"weight": load_file(path)[DENSE_KEY]})
 
 
+def check_start(folder: Path) -> None:
+    """Refuse to start from a checkpoint that has no transformer at its top.
+
+    Raises:
+        InputError: It is of two towers, or holds only adapters.
+    """
+    if (folder / "config.json").is_file():
+        return
+    for name, what in ((ROUTES, "has two towers"), (ADAPTERS, "holds only adapters")):
+        if (folder / name).is_file():
+            raise InputError(
+                f"Model {str(folder)!r} {what} ({name}), and a training starts from one whole "
+                "transformer. Give --model_name_or_path the model that it was trained from."
+            )
+
+
+def load_projection(folder: Path, *, tower: Tower) -> None:
+    """Put the last layer of the checkpoint that a training starts from, if any, into its tower.
+
+    Raises:
+        InputError: The tower has no such layer, or the checkpoint's cannot be trained on.
+    """
+    try:
+        weight = _last_layer(folder)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"Model {str(folder)!r}: the linear layer at its end cannot be read: {error}. Give "
+            "--model_name_or_path a whole checkpoint."
+        ) from error
+    if weight is None:
+        return
+    if tower.projection is None or tower.projection.weight.shape != weight.shape:
+        raise InputError(
+            f"Model {str(folder)!r} ends in a linear layer of {len(weight)} dimensions. Give "
+            f"--projection_dim {len(weight)} to train on with it."
+        )
+    tower.projection.load_state_dict({"weight": weight})
+
+
+def _last_layer(folder: Path) -> Tensor | None:
+    """Return the weight [D, H] of a checkpoint's linear layer."""
+    if all((folder / name).is_file() for name in (openmatch.CONFIG, openmatch.HEAD)):
+        return openmatch.load_head(folder)
+    if not (folder / MODULES).is_file():
+        return None
+    modules = json.loads((folder / MODULES).read_bytes())
+    dense = [folder / each["path"] for each in modules if each["type"].endswith(".Dense")]
+    if not dense:
+        return None
+    config = json.loads((dense[0] / "config.json").read_bytes())
+    kind = (len(dense), config["bias"], config["activation_function"])
+    if kind != (1, False, IDENTITY):
+        raise InputError(
+            f"Model {str(folder)!r} ends in a linear layer with a bias or an activation, or "
+            "in several, which cannot be trained on here. Give --model_name_or_path a folder with "
+            "its transformer only."
+        )
+    return load_file(dense[0] / WEIGHTS)[DENSE_KEY]
+
+
 def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:
     """Return the content of each side file under its path within the folder."""
     towers = tower_folders(model, texts)
@@ -164,13 +230,13 @@ def layout_files(model: BiEncoder, texts: TextSettings) -> dict[str, Json]:
                 "in_features": folders.tower.projection.in_features,
                 "out_features": folders.tower.projection.out_features,
                 "bias": False,
-                "activation_function": "torch.nn.modules.linear.Identity",
+                "activation_function": IDENTITY,
             }
     if len(towers) == 1:
-        return {"modules.json": _modules(towers["both"].modules), **files}
+        return {MODULES: _modules(towers["both"].modules), **files}
     return {
-        "modules.json": _modules({"Router": ""}),
-        "router_config.json": {
+        MODULES: _modules({"Router": ""}),
+        ROUTES: {
             "types": {
                 path: f"{PACKAGE}.{name}"
                 for folders in towers.values()

@@ -24,6 +24,8 @@ from asyncval.api import (
     TextEncoder,
     TextForm,
     TokenStore,
+    check_encoding,
+    check_texts,
     digest_of,
     passage_files,
 )
@@ -61,6 +63,8 @@ class EncodeConfig(EncodingConfig, TextConfig):
         """Refuse what cannot be meant."""
         if not self.query_file and not self.candidate_dir:
             raise InputError("Give --query_file or --candidate_dir, or both.")
+        check_texts(self)
+        check_encoding(self)
         if not 0 <= self.encode_shard_index < self.encode_num_shard:
             raise InputError(
                 f"--encode_shard_index is {self.encode_shard_index}. With --encode_num_shard "

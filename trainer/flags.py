@@ -5,9 +5,12 @@ Those of `train` are the Hugging Face trainer's, whose parser takes seconds to i
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
+
+from trainer.errors import InputError
 
 C = TypeVar("C")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -23,6 +26,12 @@ def parse(config_type: type[C], flags: Sequence[str], *, command: str) -> C:
         use_underscores=True,
         config=(tyro.conf.HelptextFromCommentsOff,),
     )
+
+
+def check_target(path: Path, *, option: str) -> None:
+    """Refuse a folder where a file is to be written, before any work."""
+    if path.is_dir():
+        raise InputError(f"{option}: {str(path)!r} is a folder. Name a file in it.")
 
 
 def log_to_stderr() -> None:

@@ -11,7 +11,6 @@ from trainer.errors import InputError
 from trainer.lines import LineFile, key_of
 
 NO_PASSAGE = -1
-BYTE_ORDER_MARK = "\ufeff"
 
 
 class Judgements:
@@ -45,7 +44,7 @@ def parse_judgement(line: str) -> tuple[str, list[str]] | None:
     Raises:
         ValueError: it is none that Asyncval reads, in words that follow `'file', line 3: `.
     """
-    pairs = judged_pairs(line.removeprefix(BYTE_ORDER_MARK).rstrip("\r\n"))
+    pairs = judged_pairs(line.rstrip("\r\n"))
     relevant = [passage_id for _, passage_id, grade in pairs if grade >= 1]
     return (pairs[0][0], relevant) if relevant else None
 

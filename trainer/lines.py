@@ -7,8 +7,10 @@ import tempfile
 import weakref
 import zlib
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -44,13 +46,21 @@ class LineFile:
         self._descriptor: int | None = None
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the number from 1, the offset and the bytes of each line that is not blank."""
-        start = 0
+        """Yield the number from 1, the offset and the bytes of each line that is not blank.
+
+        A byte order mark is no part of the first.
+        """
         with self._plain.open("rb") as lines:
+            start = len(BOM_UTF8) if lines.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+            lines.seek(start)
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, start, line
                 start += len(line)
+
+    def first(self) -> str:
+        """Return the first line that is not blank, without its end; nothing if there is none."""
+        return next((line for _, _, line in self), b"").decode(errors="replace").rstrip("\r\n")
 
     def read(self, start: int, length: int) -> bytes:
         """Return some bytes; processes that were forked from one another may all do so."""
@@ -93,19 +103,26 @@ class KeyedLines(Generic[Value]):
     from 0 in the order of their first lines.
     """
 
-    def __init__(self, file: LineFile, parse: Callable[[str], tuple[str, Value] | None]) -> None:
+    def __init__(
+        self,
+        file: LineFile,
+        parse: Callable[[str], tuple[str, Value] | None],
+        *,
+        has_header: bool = False,
+    ) -> None:
         """Read all lines once.
 
         Args:
             file: of lines in UTF-8.
             parse: gives the key and the value of a line, None for one to pass over; raises
                 ValueError with words that follow `'file', line 3: `.
+            has_header: whether the first line is none of them.
         """
         self.file = file
         self._parse = parse
         keys, starts, lengths = array("q"), array("q"), array("q")
         last, end = None, -1
-        for number, start, line in file:
+        for number, start, line in islice(file, int(has_header), None):
             try:
                 parsed = parse(line.decode())
             except ValueError as error:

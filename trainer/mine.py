@@ -7,7 +7,7 @@ training reads.
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -21,7 +21,10 @@ from asyncval.api import (
     Rankings,
     Text,
     TextConfig,
+    TextForm,
     TopK,
+    check_encoding,
+    check_texts,
     in_trec_order,
     passage_files,
     read_qrels,
@@ -30,8 +33,9 @@ from asyncval.api import (
 )
 from trainer.encode import load_encoder, tokenize
 from trainer.errors import InputError
-from trainer.flags import Flag, MaybeInt, log_to_stderr, parse
+from trainer.flags import Flag, MaybeInt, check_target, log_to_stderr, parse
 from trainer.negatives import Mined, id_rows, list_rows, text_rows, with_texts, write_lines
+from trainer.wording import QUERY_KEYS, columns_of
 
 logger = logging.getLogger("trainer")
 PASSAGES_AT_ONCE = 1 << 18
@@ -84,6 +88,13 @@ class MineConfig(EncodingConfig, TextConfig):
             raise InputError("--candidate_dir is needed, for a checkpoint and for texts.")
         if self.write_scores and not (searches and self.form == "texts"):
             raise InputError("--write_scores needs --model_name_or_path and --form texts.")
+        check_texts(self)
+        check_encoding(self)
+        if self.form in ("texts", "ids"):
+            check_written(self.query_template, QUERY_KEYS, option="--query_template")
+        if self.form == "texts":
+            check_written(self.doc_template, ("title", "text"), option="--doc_template")
+        check_target(self.output_file, option="--output_file")
 
 
 class Ranking(Protocol):
@@ -98,10 +109,13 @@ def main(flags: Sequence[str]) -> None:
     config = parse(MineConfig, flags, command="mine")
     log_to_stderr()
     positives = relevant_passages(read_qrels(config.qrel_file))
+    query_form = config.query_form()
+    if config.form in ("texts", "ids"):
+        query_form = as_written(query_form)
     queries = {
         query.id: query
         for file in config.query_file
-        for query in read_texts(file, option="--query_file", form=config.query_form())
+        for query in read_texts(file, option="--query_file", form=query_form)
         if query.id in positives
     }
     if config.query_file:
@@ -135,12 +149,28 @@ def rows_of(
 ) -> Iterator[str]:
     """Return the lines of the form that is wanted."""
     if config.form == "texts":
-        found, passages = with_texts(mined, config.candidate_dir, config.passage_form())
+        form = as_written(config.passage_form())
+        found, passages = with_texts(mined, config.candidate_dir, form)
         scores = ranking.scores if config.write_scores and isinstance(ranking, Found) else None
         return text_rows(found, queries, passages, scores)
     if config.form == "ids":
         return id_rows(mined, queries)
     return list_rows(mined, separator="," if config.form == "commas" else " ")
+
+
+def check_written(template: str | None, written: Sequence[str], *, option: str) -> None:
+    """Refuse a template with a column that the output will not have."""
+    lost = next((each for each in columns_of(template) if each not in written), None)
+    if lost is not None:
+        raise InputError(
+            f"{option} has <{lost}>, which the output would not have. Use --form commas or spaces: "
+            "the training then reads the texts where they are."
+        )
+
+
+def as_written(form: TextForm) -> TextForm:
+    """Return how the texts of the output are read: the training that reads them words them."""
+    return replace(form, template=None)
 
 
 def relevant_passages(judgements: Judgements) -> dict[str, list[str]]:

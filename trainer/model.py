@@ -148,10 +148,15 @@ class BiEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Embed both sides in one call, which is what data-parallel wrappers need.
 
+        Args:
+            query: [B, T] each.
+            passage: [B, n, T] each, or [B * n, T].
+
         Returns:
             [B, D] queries and [B * n, D] passages.
         """
-        return self.query_tower(query), self.passage_tower(passage)
+        texts = {name: tokens.flatten(0, -2) for name, tokens in passage.items()}  # [B * n, T]
+        return self.query_tower(query), self.passage_tower(texts)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401
         """Let `--gradient_checkpointing` and its kin reach the transformers."""

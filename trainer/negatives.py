@@ -84,6 +84,7 @@ def text_rows(
                 "query": query,
                 "positives": [passages[each].text for each in one.positives],
                 "negatives": [passages[each].text for each in one.negatives],
+                **({"scores": [known[each] for each in everything]} if known else {}),
             }
         yield json.dumps(row, ensure_ascii=False)
 

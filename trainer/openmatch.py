@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.model import BiEncoder, Tower, load_transformer, part_of
 
+CONFIG = "openmatch_config.json"
+HEAD = "linear.pt"
 HEAD_KEY = "linear.weight"
 
 
@@ -45,14 +47,14 @@ def save(
         "normalize": tower.normalize,
     }
     # The layout comes before the weights: a half-written folder is never taken for another layout.
-    (folder / "openmatch_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     tokenizer.save_pretrained(folder)
     for name, each, place, head in _places(folder, model):
         gathered = None if weights is None else part_of(weights, f"towers.{name}.")
         if each.projection is not None:
             matrix = gathered["projection.weight"] if gathered else each.projection.weight
             head.mkdir(exist_ok=True)
-            torch.save({HEAD_KEY: matrix.detach().cpu().contiguous()}, head / "linear.pt")
+            torch.save({HEAD_KEY: matrix.detach().cpu().contiguous()}, head / HEAD)
             sizes = {"input_dim": matrix.shape[1], "output_dim": matrix.shape[0]}
             (head / "head_config.json").write_text(json.dumps(sizes) + "\n")
         state = part_of(gathered, "transformer.") if gathered else None
@@ -65,8 +67,13 @@ def load(folder: Path, *, model: BiEncoder) -> None:
         saved = load_transformer(str(place), decoder=True)
         tower.transformer.load_state_dict(saved.state_dict())
         if tower.projection is not None:
-            tensors = torch.load(head / "linear.pt", weights_only=True)
-            tower.projection.load_state_dict({"weight": tensors[HEAD_KEY]})
+            tower.projection.load_state_dict({"weight": load_head(head)})
+
+
+def load_head(folder: Path) -> Tensor:
+    """Return the weight [D, H] of a linear head."""
+    tensors: dict[str, Tensor] = torch.load(folder / HEAD, weights_only=True)
+    return tensors[HEAD_KEY]
 
 
 def _places(folder: Path, model: BiEncoder) -> Iterator[tuple[str, Tower, Path, Path]]:

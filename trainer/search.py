@@ -22,7 +22,7 @@ from asyncval.api import (
     write_run,
 )
 from trainer.errors import InputError
-from trainer.flags import MaybeInt, log_to_stderr, parse
+from trainer.flags import MaybeInt, check_target, log_to_stderr, parse
 from trainer.shards import difference, embedding_files, origin_of
 
 logger = logging.getLogger("trainer")
@@ -56,6 +56,7 @@ class SearchConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} is {value}. It must be at least 1.")
+        check_target(self.save_ranking_to, option="--save_ranking_to")
 
 
 def main(flags: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import random
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,20 @@ class TrainingFiles:
     corpus_file: Path | None = None
     sample_neg_from_topk: int | None = None
     wording: Wording = field(default_factory=Wording)
+
+    def refuse_beside_examples(self, path: Path) -> None:
+        """Refuse what only judgements can have beside them, for a training file of another form."""
+        only_beside_judgements = {
+            "--neg_file": self.neg_file,
+            "--teacher_score_files": self.teacher_score_files,
+            "--sample_neg_from_topk": self.sample_neg_from_topk,
+        }
+        for flag, value in only_beside_judgements.items():
+            if value:
+                raise InputError(
+                    f"{flag} goes with judgements, but the lines of training file {str(path)!r} "
+                    "are whole examples. Leave it out, or give judgements with --train_qrels."
+                )
 
 
 class Source(Protocol):
@@ -60,7 +75,7 @@ class NamedTexts:
                 files.query_file,
                 option="--train_query_file",
                 kind="Query file",
-                word=wording.query,
+                word=wording.named_query,
                 columns=wording.query_columns,
                 num_tokens=wording.num_tokens,
             )
@@ -167,16 +182,15 @@ def open_source(
     """
     module: Any = None
     if name != "auto":
-        try:
+        with suppress(ImportError):
             module = import_module(table.get(name, name))
-        except ImportError as error:
+        if not hasattr(module, "open_source"):
             raise InputError(
                 f"--train_format {name!r} is not known. Use auto, {', '.join(table)}, or a module "
-                "of your own."
-            ) from error
+                "of your own with `open_source`."
+            )
     else:
-        lines = LineFile(path, option="--train_file", kind="Training file")
-        first = next((line for _, _, line in lines), b"").decode(errors="replace")
+        first = LineFile(path, option="--train_file", kind="Training file").first()
         for place in table.values():
             module = import_module(place)
             if module.recognises(first):

@@ -1,8 +1,10 @@
 """Texts by their ids: the queries and passages that training files only name.
 
-id<TAB>text, id<TAB>title<TAB>text       a TSV without header; column names say otherwise
+id<TAB>text, id<TAB>title<TAB>text       a TSV; a header or column names say otherwise
 {"_id": "7", "title": "...", "text": "..."}     JSON lines; text may be token ids
 a folder of `datasets` with mapping_id.txt      RetroMAE's token ids
+
+A file says here what it says to Asyncval.
 """
 
 import json
@@ -11,12 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from asyncval.api import fields_of, header_of, record_id
 from trainer.errors import InputError
 from trainer.lines import KeyedLines, LineFile
-from trainer.wording import Content, check_token
-
-ID_KEYS = ("_id", "id", "text_id", "docid", "doc_id", "query_id")
-COLUMNS = {2: ("id", "text"), 3: ("id", "title", "text")}
+from trainer.wording import Content, check_token, of_record
 
 Word = Callable[[Mapping[str, Any]], Content]
 
@@ -43,7 +43,7 @@ def open_texts(
     option: str,
     kind: str,
     word: Word,
-    columns: tuple[str, ...] | None = None,
+    columns: tuple[str, ...] = (),
     num_tokens: int | None = None,
 ) -> Texts:
     """Index a file or folder of texts.
@@ -53,41 +53,31 @@ def open_texts(
         option: the flag that it was given with.
         kind: what it is, for a message: "Corpus".
         word: makes a text of a record.
-        columns: of a TSV; None for the usual ones.
+        columns: of a TSV; none for the usual ones or those of its header.
         num_tokens: that a folder's token ids are below; those of a file are `word`'s to check.
     """
     if path.is_dir():
         return TokenisedFolder(path, option=option, kind=kind, num_tokens=num_tokens)
-    if _is_tsv(path):
-        parse = partial(_tab_separated, word=word, columns=columns)
-    else:
-        parse = partial(_json, word=word)
-    return TextLines(KeyedLines(LineFile(path, option=option, kind=kind), parse))
+    file = LineFile(path, option=option, kind=kind)
+    if not _is_tsv(path):
+        return TextLines(KeyedLines(file, partial(_json, word=word)))
+    header = () if columns else header_of(file.first())
+    parse = partial(_tab_separated, word=word, columns=columns or header)
+    return TextLines(KeyedLines(file, parse, has_header=bool(header)))
 
 
 def _is_tsv(path: Path) -> bool:
-    return Path(path.name.removesuffix(".gz")).suffix in (".tsv", ".txt")
+    return Path(path.name.removesuffix(".gz")).suffix.lower() in (".tsv", ".txt")
 
 
 def _json(line: str, *, word: Word) -> tuple[str, Content]:
     record = json_object(line)
-    key = next((each for each in ID_KEYS if each in record), None)
-    if key is None:
-        raise ValueError(f"no id. Each line needs one of {', '.join(ID_KEYS)}")
-    return id_of(record, key), word(record)
+    return of_record(record_id, record), word(record)
 
 
-def _tab_separated(
-    line: str, *, word: Word, columns: tuple[str, ...] | None
-) -> tuple[str, Content]:
-    fields = line.rstrip("\r\n").split("\t")
-    names = columns or COLUMNS.get(len(fields))
-    if names is None or len(fields) != len(names):
-        wanted = " ".join(names) if names else "an id and a text, perhaps a title between them"
-        raise ValueError(f"{len(fields)} fields between tabs; it needs {wanted}")
-    record = dict(zip(names, fields, strict=True))
-    key = next((each for each in ID_KEYS if each in record), names[0])
-    return record[key].strip(), word(record)
+def _tab_separated(line: str, *, word: Word, columns: tuple[str, ...]) -> tuple[str, Content]:
+    record = fields_of(line.rstrip("\r\n"), columns)
+    return of_record(record_id, record), word(record)
 
 
 class TextLines:
@@ -131,13 +121,11 @@ class TokenisedFolder:
                 f"{self.where} has no mapping_id.txt, which gives each row its id. Give {option} "
                 "a folder that RetroMAE's preprocessing wrote, or a file."
             )
-        self.rows = KeyedLines(LineFile(mapping, option=option, kind=kind), _mapping)
         self._table: Any = None
-        if len(self._column()) < len(self.rows):
-            raise InputError(
-                f"{self.where} has {len(self._column())} rows, but its mapping_id.txt names "
-                f"{len(self.rows)}."
-            )
+        self.rows = KeyedLines(
+            LineFile(mapping, option=option, kind=kind),
+            partial(_mapping, num_rows=len(self._column())),
+        )
         try:
             check_token(self._largest(), num_tokens=num_tokens)
         except ValueError as error:
@@ -195,10 +183,12 @@ class TokenisedFolder:
         return self._table
 
 
-def _mapping(line: str) -> tuple[str, int]:
+def _mapping(line: str, *, num_rows: int) -> tuple[str, int]:
     text_id, _, row = line.strip().rpartition("\t")
     if not text_id or not row.isdecimal():
         raise ValueError(f"{line.strip()!r} is no id, tab and row number")
+    if int(row) >= num_rows:
+        raise ValueError(f"the row {row}, but the data set beside it has only {num_rows}, from 0")
     return text_id, int(row)
 
 

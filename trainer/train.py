@@ -31,7 +31,13 @@ from trainer.arguments import (
     parse_flags,
 )
 from trainer.beside import validation_beside
-from trainer.checkpoint import TextSettings, load_weights, save_checkpoint
+from trainer.checkpoint import (
+    TextSettings,
+    check_start,
+    load_projection,
+    load_weights,
+    save_checkpoint,
+)
 from trainer.data import Collator, EpochSampler, TrainingSet
 from trainer.errors import InputError
 from trainer.examples import Demands, Sample
@@ -70,7 +76,14 @@ class RetrieverTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
         """Embed the batch and score it by the objective that the flags name."""
-        queries, passages = model(query=inputs["query"], passage=inputs["passage"])
+        # Several GPUs of one process split plain dicts only, by the first axis: that of queries.
+        query = dict(inputs["query"])  # [B, T]
+        num_queries = len(query["input_ids"])
+        passage = {
+            name: tokens.unflatten(0, (num_queries, -1))  # [B, n, T]
+            for name, tokens in inputs["passage"].items()
+        }
+        queries, passages = model(query=query, passage=passage)
         loss = self.batch_loss(queries, passages, inputs)
         return (loss, (queries, passages)) if return_outputs else loss
 
@@ -119,8 +132,11 @@ class RetrieverTrainer(Trainer):
         """Write the model; within a checkpoint the trainer writes its own state after this."""
         if not self.args.should_save:
             return
+        folder = Path(output_dir or str(self.args.output_dir))
+        # Where a checkpoint is written over, the old one is whole no more.
+        (folder / "trainer_state.json").unlink(missing_ok=True)
         save_checkpoint(
-            Path(output_dir or str(self.args.output_dir)),
+            folder,
             model=self.model,
             tokenizer=self.processing_class,
             texts=self.texts,
@@ -186,13 +202,17 @@ def checkpoint_to_resume(args: RetrieverTrainingArguments) -> str | None:
     if wanted.lower() == "true":
         output_dir = Path(str(args.output_dir))
         # The trainer writes its state last: a folder without it is of a save that was cut short.
-        whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+        whole = {
+            int(path.parent.name.removeprefix("checkpoint-")): path.parent
+            for path in output_dir.glob("checkpoint-*/trainer_state.json")
+            if path.parent.name.removeprefix("checkpoint-").isdecimal()
+        }
         if not whole:
             raise InputError(
                 f"No checkpoint to resume from in {str(output_dir)!r}. Leave out "
                 "--resume_from_checkpoint to start afresh."
             )
-        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
+        return str(whole[max(whole)])
     if not (Path(wanted) / "trainer_state.json").is_file():
         raise InputError(
             f"Checkpoint {wanted!r} has no trainer_state.json. Give --resume_from_checkpoint a "
@@ -222,6 +242,8 @@ def build_trainer(
             "--query_prefix and --passage_prefix do not go with --pooling decoder: OpenMatch's "
             "layout, which such a checkpoint has, has no place for them. Put them into the texts."
         )
+    start = Path(model_args.model_name_or_path)
+    check_start(start)
     transformer = load_transformer(
         model_args.model_name_or_path, decoder=model_args.pooling == "decoder"
     )
@@ -241,6 +263,7 @@ def build_trainer(
         normalize=model_args.normalize,
         chunk_size=training_args.gc_chunk_size,
     )
+    load_projection(start, tower=tower)
     tokenizer = load_tokenizer(
         model_args.tokenizer_name_or_path or model_args.model_name_or_path,
         append_eos=model_args.append_eos_token,

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,13 +37,10 @@ def check_options(config: ValidationConfig) -> None:
     """Refuse what can be seen to be wrong without reading any data."""
     check_depth(parse_measures(config.metrics), config.depth)
     check_texts(config)
+    check_encoding(config)
     positive = {
         "--depth": config.depth,
-        "--q_max_len": config.q_max_len,
-        "--p_max_len": config.p_max_len,
-        "--per_device_eval_batch_size": config.per_device_eval_batch_size,
         "--retrieve_batch_size": config.retrieve_batch_size,
-        "--cache_max_bytes": config.cache_max_bytes,
         "--max_num_valid": getattr(config, "max_num_valid", None),
         "--patience": getattr(config, "patience", None),
         "--anchor_every": getattr(config, "anchor_every", None),
@@ -55,13 +52,32 @@ def check_options(config: ValidationConfig) -> None:
         "--time_limit": getattr(config, "time_limit", None),
         "--max_pinned_bytes": getattr(config, "max_pinned_bytes", None),
     }
-    for least, values in enumerate((not_negative, positive)):
-        for flag, value in values.items():
-            if value is not None and not value >= least:  # nan is none of them
-                raise InvalidOption(f"{flag} {value}: give {least} or more.")
+    _check_least(0, not_negative)
+    _check_least(1, positive)
+
+
+def check_encoding(config: EncodingConfig) -> None:
+    """Refuse what cannot be meant about an encoder.
+
+    Raises:
+        InvalidOption: The message has the flag.
+    """
+    positive = {
+        "--q_max_len": config.q_max_len,
+        "--p_max_len": config.p_max_len,
+        "--per_device_eval_batch_size": config.per_device_eval_batch_size,
+        "--cache_max_bytes": config.cache_max_bytes,
+    }
+    _check_least(1, positive)
     if config.layout != AUTO:
         look_up(config.layout, LAYOUTS, option="--layout", group=LAYOUT_GROUP)
     asked_dtype(config)
+
+
+def _check_least(least: int, values: Mapping[str, float | None]) -> None:
+    for flag, value in values.items():
+        if value is not None and not value >= least:  # nan is none of them
+            raise InvalidOption(f"{flag} {value}: give {least} or more.")
 
 
 def check_texts(config: TextConfig) -> None:

@@ -28,34 +28,48 @@ class TabSeparated(FileFormat):
         """Yield the lines in the file's order."""
         columns, has_header = form.columns, False
         for first, (number, raw, line) in enumerate(read_lines(place)):
-            fields = line.split("\t")
-            if not first and not columns and _is_header(fields):
-                columns, has_header = tuple(fields), True
+            if not first and not columns and (columns := header_of(line)):
+                has_header = True
                 continue
-            if fields[-1] == "" and len(fields) - 1 == (len(columns) or 3):
-                fields.pop()  # a tab behind the last field
-            names = columns or PLAIN.get(len(fields), ())
-            if len(names) != len(fields):
-                raise _wrong_fields(place, number, len(fields), columns)
-            values = dict(zip(names, fields, strict=True))
-            for name in ID_NAMES.intersection(names):
-                values[name] = values[name].strip()
+            try:
+                values = fields_of(line, columns)
+            except ValueError as error:
+                raise InvalidData(f"{str(place)!r}, line {number}: {error}.") from error
             yield Record(values, place, number, b"" if has_header else raw)
 
 
-def _is_header(fields: list[str]) -> bool:
-    return not {*fields}.isdisjoint(ID_KEYS) and not {*fields}.isdisjoint(TEXT_KEYS)
+def header_of(line: str) -> tuple[str, ...]:
+    """Return the columns that a first line names; none if it is no header."""
+    names = line.split("\t")
+    is_header = not ID_NAMES.isdisjoint(names) and not {*names}.isdisjoint(TEXT_KEYS)
+    return tuple(names) if is_header else ()
 
 
-def _wrong_fields(
-    place: Path, number: int, num_fields: int, columns: tuple[str, ...]
-) -> InvalidData:
-    wanted = (
-        f"{len(columns)} ({', '.join(columns)})"
-        if columns
-        else "an id and a text, or an id, a title and a text"
-    )
-    return InvalidData(
-        f"{str(place)!r}, line {number}: {num_fields} tab-separated fields. Each line needs "
-        f"{wanted}; --doc_column_names and --query_column_names name others."
-    )
+def fields_of(line: str, columns: tuple[str, ...]) -> dict[str, str]:
+    """Return the fields of a line by their names.
+
+    Args:
+        line: Without its end.
+        columns: The names; none for the usual ones.
+
+    Raises:
+        ValueError: There are more or fewer fields, in words that follow `'file', line 3: `.
+    """
+    fields = line.split("\t")
+    if fields[-1] == "" and len(fields) - 1 == (len(columns) or 3):
+        fields.pop()  # a tab behind the last field
+    names = columns or PLAIN.get(len(fields), ())
+    if len(names) != len(fields):
+        wanted = (
+            f"{len(columns)} ({', '.join(columns)})"
+            if columns
+            else "an id and a text, or an id, a title and a text"
+        )
+        raise ValueError(
+            f"{len(fields)} tab-separated fields. Each line needs {wanted}; --doc_column_names "
+            "and --query_column_names name others"
+        )
+    values = dict(zip(names, fields, strict=True))
+    for name in ID_NAMES.intersection(names):
+        values[name] = values[name].strip()
+    return values

@@ -134,6 +134,8 @@ def test_a_killed_run_leaves_no_shard_and_the_next_one_writes_it(
         (["--model_name_or_path", "."], "--model_name_or_path '.': '"),
         (["--candidate_dir", "nowhere"], "--candidate_dir: there is no file 'nowhere'."),
         (["--devices", "cuda:0"], "--devices: cuda:0 is not there"),
+        (["--doc_template", "words"], "--doc_template 'words': there is no <column> in it"),
+        (["--q_max_len", "0"], "--q_max_len 0: give 1 or more."),
         (
             ["--encode_num_shard", "99", "--encode_shard_index", "98"],
             "Shard 98 of 99 has nothing to do: there are only 60 passages. Use fewer",

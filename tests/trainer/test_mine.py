@@ -160,6 +160,27 @@ def train(bert_folder, tmp_path, **flags):
     assert (tmp_path / "training" / "model.safetensors").exists()
 
 
+def test_texts_are_written_as_they_are_for_the_training_to_word(
+    mine, checkpoint, run_file, bert_folder, tmp_path
+):
+    wording = {"doc_template": "Title: <title> Text: <text>"}
+    given = {"run_file": run_file, "depth_range": (1, 6)}
+    assert mine(**given, query_template="tevatron", **wording) == mine(**given)
+    _, lines = mine(**checkpoint, depth_range=(1, 6), query_template="query: <text>", **wording)
+    row = json.loads(lines[3])
+    assert row["query"] == row["positive_passages"][0]["text"]
+    assert row["positive_passages"][0]["title"] == "music"
+    flags = {"train_file": tmp_path / "mined", "query_template": "query: <query>", **wording}
+    train(bert_folder, tmp_path, **flags)
+
+
+def test_lists_of_ids_need_no_text(mine, run_file, tmp_path):
+    queries = tmp_path / "questions.jsonl"
+    queries.write_text('{"_id": "q1", "question": "ocean"}\n')
+    flags = {"run_file": run_file, "query_file": queries, "query_template": "<question>"}
+    assert mine(**flags, form="commas", depth_range=(1, 3)) == (0, ["q1\tp0,p2"])
+
+
 def test_the_trainer_learns_from_the_scores(mine, checkpoint, bert_folder, tmp_path):
     mine("--write_scores", **checkpoint, depth_range=(1, 6))
     train(bert_folder, tmp_path, train_file=tmp_path / "mined", objective="kl")
@@ -179,7 +200,9 @@ def test_the_trainer_reads_every_form(mine, run_file, files, bert_folder, tmp_pa
     train(bert_folder, tmp_path, **flags)
 
 
-def test_the_trainer_reads_token_ids(mine, run_file, files, bert_folder, tmp_path):
+@pytest.fixture
+def token_files(tmp_path):
+    """The queries and the corpus as token ids, one each."""
     for name, count in (("corpus", 60), ("queries", NUM_QUERIES)):
         (tmp_path / f"{name}.jsonl").write_text(
             "".join(
@@ -188,12 +211,27 @@ def test_the_trainer_reads_token_ids(mine, run_file, files, bert_folder, tmp_pat
                 for i in range(count)
             )
         )
-    code, _ = mine(
-        run_file=run_file,
-        query_file=tmp_path / "queries.jsonl",
-        candidate_dir=tmp_path / "corpus.jsonl",
-        depth_range=(1, 6),
-    )
+    return {
+        "query_file": tmp_path / "queries.jsonl",
+        "candidate_dir": tmp_path / "corpus.jsonl",
+    }
+
+
+def test_the_trainer_learns_from_the_scores_of_token_ids(
+    mine, checkpoint, token_files, bert_folder, tmp_path
+):
+    code, lines = mine("--write_scores", **checkpoint, **token_files, depth_range=(1, 6))
+    assert code == 0
+    for row in map(json.loads, lines):
+        positives, negatives = len(row["positives"]), len(row["negatives"])
+        assert len(row["scores"]) == positives + negatives
+        falling = row["scores"][positives:]
+        assert falling == sorted(falling, reverse=True)
+    train(bert_folder, tmp_path, train_file=tmp_path / "mined", objective="kl")
+
+
+def test_the_trainer_reads_token_ids(mine, run_file, token_files, bert_folder, tmp_path):
+    code, _ = mine(run_file=run_file, **token_files, depth_range=(1, 6))
     assert code == 0
     train(bert_folder, tmp_path, train_file=tmp_path / "mined")
 
@@ -257,6 +295,11 @@ def test_what_search_writes_can_be_mined(mine, run_file, tmp_path):
         ({"run_file": "nowhere"}, "there is no file 'nowhere'."),
         ({"qrel_file": "nowhere"}, "--qrel_file: there is no file 'nowhere'."),
         ({"candidate_dir": "SMALL"}, "--candidate_dir: there is no passage 'p"),
+        ({"doc_template": "words"}, "--doc_template 'words': there is no <column> in it"),
+        ({"doc_template": "<title> <year>"}, "--doc_template has <year>, which the output would"),
+        ({"query_template": "<name>", "form": "ids"}, "--query_template has <name>, which the out"),
+        ({"p_max_len": 0}, "--p_max_len 0: give 1 or more."),
+        ({"output_file": "."}, "--output_file: '.' is a folder. Name a file in it."),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_code_2(

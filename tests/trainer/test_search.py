@@ -189,6 +189,7 @@ def test_shards_that_are_no_corpus_are_one_sentence_and_code_2(
     ("flags", "sentence"),
     [
         ({"depth": 0}, "--depth is 0. It must be at least 1."),
+        ({"save_ranking_to": "."}, "--save_ranking_to: '.' is a folder. Name a file in it."),
         ({"qrel_file": "nowhere"}, "--qrel_file: there is no file 'nowhere'."),
         ({"query_reps": "nowhere"}, "--query_reps: there is no file 'nowhere'."),
         ({"passage_reps": "nowhere*.pkl"}, "--passage_reps: there is no file 'nowhere*.pkl'."),

@@ -1,11 +1,15 @@
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from trainer.arguments import parse_flags
 from trainer.errors import InputError
+from trainer.train import build_trainer
 
 
 def weights(folder):
@@ -96,8 +100,116 @@ def test_resuming_with_true_continues_from_the_last_checkpoint(train):
     whole = train("whole", max_steps=6)
     halved = train("halved", max_steps=6)
     (halved / "checkpoint-6" / "trainer_state.json").unlink()  # as if it had been killed
+    shutil.copytree(halved / "checkpoint-4", halved / "checkpoint-best")
     train("halved", max_steps=6, resume_from_checkpoint="true")
     assert_same_bits(weights(whole), weights(halved / "checkpoint-6"))
+
+
+def test_a_checkpoint_that_is_being_written_over_is_not_whole(train):
+    output = train()
+    shutil.rmtree(output / "checkpoint-4/1_Pooling")
+    (output / "checkpoint-4/1_Pooling").touch()  # so that writing it anew breaks off
+    with pytest.raises(FileExistsError):
+        train()
+    assert (output / "checkpoint-2/trainer_state.json").exists()
+    assert not (output / "checkpoint-4/trainer_state.json").exists()
+
+
+def test_a_training_that_starts_from_a_checkpoint_goes_on_with_its_projection(train):
+    first = train("first", projection_dim=5)
+    flags = {"model_name_or_path": first, "projection_dim": 5, "learning_rate": 0, "max_steps": 2}
+    one, two = train("one", **flags), train("two", **flags, untie_encoder=True)
+    projection = load_file(first / "2_Dense/model.safetensors")
+    for path in (one / "2_Dense", two / "query_2_Dense", two / "document_2_Dense"):
+        assert_same_bits(load_file(path / "model.safetensors"), projection)
+
+
+def test_a_head_of_openmatchs_layout_is_trained_on_too(train, t5_folder):
+    first = train("first", pooling="decoder", projection_dim=5)
+    flags = {"model_name_or_path": first, "learning_rate": 0, "max_steps": 2}
+    second = train("second", **flags, pooling="decoder", projection_dim=5)
+    heads = [torch.load(folder / "linear.pt", weights_only=True) for folder in (first, second)]
+    assert_same_bits(*heads)
+
+
+@pytest.mark.parametrize("flags", [{}, {"projection_dim": 4}])
+def test_a_projection_is_not_lost_without_a_word(train, flags):
+    first = train("first", projection_dim=5, max_steps=2)
+    with pytest.raises(InputError, match=r"of 5 dimensions\. Give --projection_dim 5 to train on"):
+        train("second", model_name_or_path=first, **flags)
+
+
+@pytest.mark.parametrize(
+    "change", [{"bias": True}, {"activation_function": "torch.nn.modules.activation.Tanh"}]
+)
+def test_a_last_layer_that_cannot_be_trained_on_is_refused(train, change):
+    first = train("first", projection_dim=5, max_steps=2)
+    config = first / "2_Dense/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(InputError, match="ends in a linear layer with a bias or an activation"):
+        train("second", model_name_or_path=first, projection_dim=5)
+
+
+def test_a_last_layer_that_is_not_there_is_refused(train):
+    first = train("first", projection_dim=5, max_steps=2)
+    (first / "2_Dense/model.safetensors").unlink()
+    with pytest.raises(InputError, match="the linear layer at its end cannot be read: "):
+        train("second", model_name_or_path=first, projection_dim=5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"lora": True, "lora_r": 2}, r"holds only adapters \(adapter_config\.json\), and a"),
+        ({"untie_encoder": True}, r"has two towers \(router_config\.json\), and a training"),
+    ],
+)
+def test_a_checkpoint_without_a_transformer_at_its_top_is_refused(train, flags, complaint):
+    first = train("first", **flags, max_steps=2)
+    with pytest.raises(InputError, match=complaint):
+        train("second", model_name_or_path=first)
+
+
+class FourGpus(nn.Module):
+    """What DataParallel does: it splits plain dicts by the first axis and joins the outputs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs):
+        assert all(type(tensors) is dict for tensors in inputs.values())
+        split = {
+            side: [
+                dict(zip(tensors, part, strict=True))
+                for part in zip(*(each.chunk(4) for each in tensors.values()), strict=True)
+            ]
+            for side, tensors in inputs.items()
+        }
+        # As many GPUs work as there are parts of both.
+        parts = zip(split["query"], split["passage"], strict=False)
+        outputs = [self.model(query=query, passage=passage) for query, passage in parts]
+        return tuple(torch.cat(each) for each in zip(*outputs, strict=True))
+
+
+def test_several_gpus_of_one_process_take_all_of_a_batch_that_they_cannot_share_evenly(
+    model_folder, train_file, tmp_path
+):
+    flags = {
+        "model_name_or_path": model_folder,
+        "train_file": train_file,
+        "output_dir": tmp_path / "training",
+        "train_n_passages": 3,
+        "per_device_train_batch_size": 5,
+        "use_cpu": True,
+    }
+    words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    trainer = build_trainer(*parse_flags(words))
+    trainer.model.eval()
+    batch = next(iter(trainer.get_train_dataloader()))
+    alone = trainer.compute_loss(trainer.model, batch)
+    together = trainer.compute_loss(FourGpus(trainer.model), batch)
+    assert together.item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 def test_data_workers_change_nothing(train, monkeypatch):
@@ -174,6 +286,12 @@ def test_without_a_terminal_each_logging_step_is_one_line_and_stdout_is_empty(
         ({"resume_from_checkpoint": "/nowhere"}, "'/nowhere' has no trainer_state.json"),
         ({"resume_from_checkpoint": "true"}, "No checkpoint to resume from in"),
         ({"train_sampling_strategy": "sequential"}, "Only random is supported"),
+        (
+            {"eval_strategy": "steps"},
+            "--eval_strategy is steps. Leave it out: --asyncval validates",
+        ),
+        ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor is 0.1. Leave it out: no obj"),
+        ({"neftune_noise_alpha": 5}, "--neftune_noise_alpha is 5.0. Leave it out: noise on the"),
         ({"save_strategy": "epoch", "load_best_model_at_end": True}, "do not go together"),
     ],
 )

@@ -85,6 +85,15 @@ def test_several_files_plain_and_gzip_are_one_data_set_and_blank_lines_do_not_co
     assert draws(examples, 0) == [("é", ["a"]), ("2", ["b"]), ("3", ["c"])]
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, pack):
+    content = '\ufeff{"query": "1", "positive": "a"}\n{"query": "2", "positive": "b"}\n'
+    (tmp_path / "t.jsonl").write_bytes(pack(content.encode()))
+    path = str(tmp_path / "t.jsonl")
+    examples = TrainingSet([path], demands=Demands(num_passages=1), seed=0)
+    assert draws(examples, 0) == [("1", ["a"]), ("2", ["b"])]
+
+
 def test_the_copy_of_a_gzip_file_goes_with_its_data_set(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     packed = tmp_path / "b.jsonl.gz"

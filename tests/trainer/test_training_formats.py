@@ -9,13 +9,14 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from asyncval.api import TextForm, read_texts
+from asyncval.api import InvalidData, TextForm, read_texts
 from asyncval.data.texts import PRESETS
 from trainer.arguments import DataArguments
 from trainer.data import Collator, TrainingSet
 from trainer.errors import InputError
 from trainer.examples import Demands, Passage, Sample
 from trainer.sources import TrainingFiles
+from trainer.texts import open_texts
 from trainer.wording import Wording
 
 
@@ -179,6 +180,50 @@ def test_each_judged_query_is_an_example_with_the_negatives_of_its_file(
     assert passages_of(samples) == ({"A", "C"}, {"B", "D", "E"})
 
 
+def test_a_judged_query_without_negatives_of_its_own_is_left_out_and_counted(
+    tmp_path, texts, caplog
+):
+    path = write(tmp_path / "qrels", "9\ta", "1\ta", "8\tz", "2\tb")
+    files = also(texts, neg_file=write(tmp_path / "negatives", "2\tc", "1\td", "7\te"))
+    with caplog.at_level(logging.WARNING):
+        examples = TrainingSet([str(path)], demands=Demands(num_passages=2), seed=0, files=files)
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 4 judged queries are left out: --neg_file has no line for them, for example '9'."
+    ]
+    for each in (examples, pickle.loads(pickle.dumps(examples))):
+        samples = [each[0, index] for index in range(len(each))]
+        assert [(one.query, [p.text for p in one.passages]) for one in samples] == [
+            ("one", ["A", "D"]),
+            ("two", ["B", "C"]),
+        ]
+
+
+def test_without_negatives_no_query_needs_a_line_of_them(tmp_path, texts, caplog):
+    files = also(texts, neg_file=write(tmp_path / "negatives", "1\td"))
+    path = write(tmp_path / "qrels", "1\ta", "2\tb")
+    assert first_samples(path, num_passages=1, index=1, files=files)[0].query == "two"
+    assert not caplog.records
+
+
+def test_a_query_without_a_scored_positive_is_left_out_and_counted(tmp_path, texts, caplog):
+    files = also(
+        texts,
+        neg_file=write(tmp_path / "negatives", "1\tb,c", "2\ta,b"),
+        teacher_score_files=(
+            write(tmp_path / "scores", "1 a 5", "1 b 1", "1 c 0", "2 a 1", "2 b 2"),
+        ),
+    )
+    path = write(tmp_path / "qrels", "2\th", "1\ta")
+    demands = Demands(num_passages=3, teacher_scores=True)
+    with caplog.at_level(logging.WARNING):
+        examples = TrainingSet([str(path)], demands=demands, seed=0, files=files)
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 2 judged queries are left out: no relevant passage of theirs has a teacher's score "
+        "(--teacher_score_files), for example '2'."
+    ]
+    assert [examples[0, index].query_id for index in range(len(examples))] == ["1"]
+
+
 def test_what_is_relevant_is_no_negative_and_only_the_first_k_are_drawn_from(tmp_path, texts):
     path = write(tmp_path / "qrels", "1 0 a 1", "1 0 b 1")
     files = also(
@@ -329,6 +374,47 @@ def test_a_token_id_that_the_tokenizer_lacks_is_found_wherever_it_stands(tmp_pat
         first_samples(write(tmp_path / "qrels", "1\ta"), num_passages=1, files=files)
 
 
+LISTINGS = [
+    ("c.tsv", "id\ttext\ttitle\n1\thello\tT\nid\ttext\tQ\n"),
+    ("c.tsv", "\ufeff1\thello\n2\tworld\n"),
+    ("c.tsv", "\ufeff\ntext\tdocid\nhello\t 1 \n"),
+    ("c.tsv", "1\tT\thello\t\n2\t\tworld\n"),
+    ("c.TXT", "\n1\ta\r\n\r\n2\tb\r\n"),
+    (
+        "c.jsonl",
+        '{"id": "row", "docid": "7", "text": "a"}\n{"_id": "8", "text_id": 9, "text": "b"}\n',
+    ),
+    ("c.jsonl", '\ufeff{"sample_id": 7, "title": "T", "text": "a"}\n'),
+    ("c.jsonl", '{"query_id": "7", "query": "q", "text": "t", "title": "T"}\n'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), LISTINGS)
+@pytest.mark.parametrize("word", [Wording().passage, Wording().named_query])
+def test_a_file_says_to_the_trainer_what_it_says_to_asyncval(tmp_path, name, content, word):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    found = open_texts(path, option="--corpus_file", kind="Corpus", word=word)
+    ids = [found.text_id(index) for index in range(len(found))]
+    expected = [(text.id, text.content) for text in read_texts(path, option="--candidate_dir")]
+    assert [(each, found[each]) for each in ids] == expected
+
+
+@pytest.mark.parametrize("line", ["only-one", "a\tb\tc\td", "\ttext"])
+def test_a_line_that_asyncval_refuses_is_refused_in_its_words(tmp_path, line):
+    path = write(tmp_path / "corpus.tsv", "1\ta", line)
+    with pytest.raises(InvalidData) as theirs:
+        list(read_texts(path, option="--candidate_dir"))
+    with pytest.raises(InputError) as ours:
+        open_texts(path, option="--corpus_file", kind="Corpus", word=Wording().passage)
+    assert str(ours.value) == f"Corpus {theirs.value}"
+
+
+def test_column_names_without_an_id_are_refused():
+    with pytest.raises(InputError, match=r"--doc_column_names docno,text: none of them is the id"):
+        DataArguments(train_file=["t"], doc_column_names="docno,text")
+
+
 def test_retromaes_tokenised_folders_are_read_where_they_lie(tmp_path):
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     folders = {}
@@ -352,6 +438,19 @@ def test_retromaes_tokenised_folders_are_read_where_they_lie(tmp_path):
         assert sample.query == (ord("7"), 0)
         assert [passage.text for passage in sample.passages[:1]] == [(ord("a"), 0)]
         assert {passage.text for passage in sample.passages[1:]} == {(ord("b"), 1), (ord("c"), 2)}
+
+
+def test_a_row_that_a_tokenised_folder_does_not_have_is_found_at_the_start(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    table = arrow.table({"input_ids": [[1], [2]]})
+    with arrow.ipc.new_stream(folder / "dataset.arrow", table.schema) as stream:
+        stream.write_table(table)
+    write(folder / "state.json", {"_data_files": [{"filename": "dataset.arrow"}]})
+    write(folder / "mapping_id.txt", "a\t0", "b\t2")
+    with pytest.raises(InputError, match=r"mapping_id\.txt', line 2: the row 2, but .* has only 2"):
+        open_texts(folder, option="--corpus_file", kind="Corpus", word=Wording().passage)
 
 
 def test_a_folder_of_files_is_one_data_set(tmp_path):
@@ -379,6 +478,28 @@ def test_a_module_of_the_users_own_reads_its_form(tmp_path, monkeypatch):
     assert first_samples(path, num_passages=1, data_format="ours")[0] == Sample("q", [Passage("p")])
 
 
+@pytest.mark.parametrize("name", ["json", "trainer.formats", "nowhere"])
+def test_a_form_that_is_none_is_refused(tmp_path, name):
+    path = write(tmp_path / "t.jsonl", {"query": "q", "positive": "p"})
+    with pytest.raises(
+        InputError, match=rf"^--train_format '{name}' is not known\. Use auto, ids, "
+    ):
+        first_samples(path, num_passages=1, data_format=name)
+
+
+@pytest.mark.parametrize("flag", ["neg_file", "teacher_score_files", "sample_neg_from_topk"])
+@pytest.mark.parametrize(
+    "row",
+    ['{"query": "q", "positive": "p"}', '{"query_id": "1", "positive_ids": ["a"]}', "1\ta\tb\t.5"],
+)
+def test_what_goes_with_judgements_is_refused_beside_examples(tmp_path, texts, row, flag):
+    beside = write(tmp_path / "beside", "1\tb")
+    value = {"neg_file": beside, "teacher_score_files": (beside,), "sample_neg_from_topk": 5}[flag]
+    path = write(tmp_path / "train", row)
+    with pytest.raises(InputError, match=rf"^--{flag} goes with judgements, but the lines of"):
+        first_samples(path, num_passages=1, files=also(texts, **{flag: value}))
+
+
 def test_negatives_that_are_drawn_more_than_once_are_warned_of_with_their_number(tmp_path, caplog):
     rows = [{"query": "q", "positive": "p", "negatives": ["n"] * number} for number in (1, 2, 3)]
     with caplog.at_level(logging.WARNING):
@@ -395,7 +516,18 @@ def test_negatives_that_are_drawn_more_than_once_are_warned_of_with_their_number
         ("1\ta", {"query_file": None}, "names texts by their ids. Give --train_query_file a file"),
         ("1\tz", {}, "query '1': the passage 'z' is not in corpus '"),
         ("9\ta", {}, "query '9': the query '9' is not in query file '"),
-        ("1\ta", {"neg_file": "2\tb"}, "query '1': no negatives, but --train_n_passages 3 asks"),
+        (
+            "1\ta",
+            {"neg_file": "2\tb"},
+            "none of the 1 judged queries can be trained on: --neg_file has no line for them, for "
+            "example '1'. Do the files belong together?",
+        ),
+        ("1\ta", {"neg_file": '{"qid": 1, "neg": {}}'}, "query '1': no negatives, but --train_n"),
+        (
+            "1\ta",
+            {"sample_neg_from_topk": 3},
+            "--sample_neg_from_topk takes the first of --neg_file",
+        ),
         ("1\ta", {"neg_file": "1\ta"}, "query '1': no negatives, but --train_n_passages 3 asks"),
         ("1\ta", {"neg_file": "1\tb,z"}, "query '1': the passage 'z' is not in corpus '"),
         ("1\ta", {"neg_file": "1"}, "', line 1: '1' is no query, tab and ids of passages."),
@@ -422,7 +554,10 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, texts, training, change
     ("scores", "complaint"),
     [
         ("1 a 5", "query '1': no negatives, but --train_n_passages 3 asks for 2"),
-        ("1 b 5\n1 c 1", "no relevant passage has a teacher's score"),
+        (
+            "1 b 5\n1 c 1",
+            "no relevant passage of theirs has a teacher's score (--teacher_score_files)",
+        ),
         ("1 a five", "line 1: the score 'five' that is not a finite number."),
         ("1 a", "line 1: '1 a' is not `query passage score`."),
         ("1 a nan", "line 1: the score 'nan' that is not a finite number."),

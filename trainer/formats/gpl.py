@@ -23,6 +23,7 @@ def recognises(first: str) -> bool:
 
 def open_source(path: Path, *, files: TrainingFiles, demands: Demands) -> Source:
     """Index and check a file and the texts that it names."""
+    files.refuse_beside_examples(path)
     texts = NamedTexts(files, needs_queries=True)
     return LineExamples(path, parse=parse_example, demands=demands, texts=texts, advice=ADVICE)
 

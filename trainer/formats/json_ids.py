@@ -28,6 +28,7 @@ def recognises(first: str) -> bool:
 
 def open_source(path: Path, *, files: TrainingFiles, demands: Demands) -> Source:
     """Index and check a file and the texts that it names."""
+    files.refuse_beside_examples(path)
     parse = partial(parse_example, wording=files.wording)
     texts = NamedTexts(files, needs_queries=False)
     return LineExamples(path, parse=parse, demands=demands, texts=texts, advice=ADVICE)

@@ -34,6 +34,7 @@ def recognises(first: str) -> bool:
 
 def open_source(path: Path, *, files: TrainingFiles, demands: Demands) -> Source:
     """Index and check a file."""
+    files.refuse_beside_examples(path)
     parse = partial(parse_example, wording=files.wording)
     return LineExamples(path, parse=parse, demands=demands, advice=ADVICE)
 

@@ -8,11 +8,15 @@ The training file is a file of judgements, and each query with a relevant passag
     {"qid": 7, "pos": [...], "neg": {"system": [...]}}      the lists of msmarco-hard-negatives,
                                                             of ids or of {"pid", "ce-score"}
 
-Without it, negatives are drawn from the whole corpus. `--teacher_score_files` has scores. The texts
-are those of `--train_query_file` and `--corpus_file`.
+Without it, negatives are drawn from the whole corpus. `--teacher_score_files` has scores. A query
+that these files do not have is no example. The texts are those of `--train_query_file` and
+`--corpus_file`.
 """
 
+import logging
 import random
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,10 @@ from trainer.lines import KeyedLines, LineFile
 from trainer.sources import NamedTexts, Source, TrainingFiles
 from trainer.teachers import Teacher
 from trainer.texts import id_of, json_object
+
+logger = logging.getLogger("trainer")
+UNLISTED = "--neg_file has no line for them"
+UNSCORED = "no relevant passage of theirs has a teacher's score (--teacher_score_files)"
 
 
 def recognises(first: str) -> bool:
@@ -42,7 +50,7 @@ def open_source(path: Path, *, files: TrainingFiles, demands: Demands) -> Source
 
 
 class JudgedQueries:
-    """One example per query; only the places of lines stay in memory."""
+    """One example per query that can be one; only numbers of queries and lines stay in memory."""
 
     def __init__(self, path: Path, *, files: TrainingFiles, demands: Demands) -> None:
         """Index all files and check every example."""
@@ -60,19 +68,16 @@ class JudgedQueries:
         self.num_short = 0
         if demands.teacher_scores and demands.num_passages > 1 and self._negatives is None:
             raise InputError("A teacher's scores are of given negatives. Give --neg_file.")
-        for index in range(len(self)):
-            example = self._example(index)
-            try:
-                self._check(example, demands)
-            except ValueError as error:
-                raise InputError(f"{self.where}, query {example.query_id!r}: {error}.") from error
+        if self._depth is not None and self._negatives is None:
+            raise InputError("--sample_neg_from_topk takes the first of --neg_file. Give that too.")
+        self._usable = self._checked(demands)
 
     def __len__(self) -> int:
-        return len(self._relevant)
+        return len(self._usable)
 
     def sample(self, index: int, *, num_passages: int, generator: random.Random) -> Sample:
         """Draw from a query's relevant passages and negatives."""
-        example = self._example(index)
+        example = self._example(self._usable[index])
         if self._negatives is None and num_passages > 1:
             known = {each.id for each in example.positives}
             corpus = self._texts.corpus
@@ -83,6 +88,47 @@ class JudgedQueries:
             positive = generator.choice(example.positives)
             return self._texts.fill(Sample(None, [positive, *negatives], example.query_id))
         return self._texts.fill(example.sample(num_passages=num_passages, generator=generator))
+
+    def _checked(self, demands: Demands) -> "array[int]":
+        """Check all queries, and return the numbers of those that the other files know."""
+        usable = array("q")
+        left_out: Counter[str] = Counter()
+        first: dict[str, str] = {}
+        total = len(self._relevant)
+        for index in range(total):
+            example = self._example(index)
+            reason = self._reason_to_leave_out(example, demands)
+            if reason is not None:
+                left_out[reason] += 1
+                first.setdefault(reason, str(example.query_id))
+                continue
+            try:
+                self._check(example, demands)
+            except ValueError as error:
+                raise InputError(f"{self.where}, query {example.query_id!r}: {error}.") from error
+            usable.append(index)
+        if left_out and not usable:
+            raise InputError(
+                f"{self.where}: none of the {total} judged queries can be trained on: "
+                f"{' or '.join(left_out)}, for example {next(iter(first.values()))!r}. Do the "
+                "files belong together?"
+            )
+        for reason, number in left_out.items():
+            logger.warning(
+                "%d of %d judged queries are left out: %s, for example %r.",
+                number,
+                total,
+                reason,
+                first[reason],
+            )
+        return usable
+
+    def _reason_to_leave_out(self, example: Example, demands: Demands) -> str | None:
+        """Return why a query is no example, where the other files do not have it."""
+        negatives = self._negatives if demands.num_passages > 1 else None
+        if negatives is not None and str(example.query_id) not in negatives:
+            return UNLISTED
+        return None if example.positives else UNSCORED
 
     def _example(self, index: int) -> Example:
         """Return all that is known of a query; what is relevant to it is no negative."""
@@ -115,11 +161,6 @@ class JudgedQueries:
         return passages
 
     def _check(self, example: Example, demands: Demands) -> None:
-        if not example.positives:
-            raise ValueError(
-                "no relevant passage has a teacher's score, but --objective asks for one. Give "
-                "--teacher_score_files that have it"
-            )
         if self._negatives is None:
             if len(self._texts.corpus) < demands.num_passages - 1 + len(example.positives):
                 raise ValueError("the corpus has too few passages to draw negatives from")
