@@ -5,25 +5,35 @@ import signal
 import sqlite3
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes, read_ahead
 from asyncval.core.errors import OutputUnavailable
 from asyncval.core.ports import Clock
-from asyncval.core.types import MAIN, NOT_VALIDATED, Job, Progress, Result, State, Validation
+from asyncval.core.types import (
+    MAIN,
+    NOT_VALIDATED,
+    Checkpoint,
+    Job,
+    Progress,
+    Result,
+    State,
+    Validation,
+)
 from asyncval.execution.local import LocalExecutor, Message
 from asyncval.execution.messages import result_from_values
 from asyncval.ledger.sqlite import Ledger
+from asyncval.lookout import Lookout
 from asyncval.reporting import Reporting
-from asyncval.watcher import Found, Watcher, known_states
+from asyncval.watcher import Found, known_states
 
 logger = logging.getLogger(__name__)
 WAKE = "wake"
-COALESCE_SECONDS = 0.01
 RETRY_SECONDS = (1.0, 10.0)
 """How long a job waits after each failed attempt; one attempt more than these, and it failed."""
 DISK_SECONDS = 10.0
@@ -112,13 +122,12 @@ class Daemon:
     """Brings watcher, ledger, executor and reporters together until it is time to end.
 
     Args:
-        watcher: Finds checkpoints.
+        lookout: Finds checkpoints; it puts `WAKE` into the inbox.
         pins: Where they are kept.
         lanes: By name; the first is the main one, the others come after it and get their
             checkpoints from it.
         executor: Runs the validations.
         screen: Shows the state.
-        alarm: Wakes the loop; it puts `WAKE` into the inbox.
         inbox: Where messages of the executor arrive.
         limits: When to end, and what may be used.
         clock: The time.
@@ -127,23 +136,21 @@ class Daemon:
     def __init__(
         self,
         *,
-        watcher: Watcher,
+        lookout: Lookout,
         pins: PinStore,
         lanes: Mapping[str, Lane],
         executor: LocalExecutor,
         screen: Screen,
-        alarm: Alarm,
         inbox: "SimpleQueue[Any]",
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self._watcher = watcher
+        self._lookout = lookout
         self._pins = pins
         self._lanes = lanes
         self._main = next(iter(lanes.values()))
         self._executor = executor
         self._screen = screen
-        self._alarm = alarm
         self._inbox = inbox
         self._limits = limits
         self._clock = clock
@@ -152,7 +159,6 @@ class Daemon:
         self._started_at: dict[str, float] = {}
         self._overdue: set[str] = set()
         self._messages: deque[Message] = deque()
-        self._found: deque[Found] = deque()
         self._active_at = clock.monotonic()
         self._signals: deque[int] = deque()
         self._stop_at = 0.0
@@ -168,8 +174,10 @@ class Daemon:
             self._take_up()
         except (sqlite3.OperationalError, OSError) as error:
             raise OutputUnavailable(f"--output_dir cannot be written: {error}.") from error
-        if not self._watcher.root.is_dir():
-            logger.info("Waiting for %s to appear.", self._watcher.root)
+        root = self._lookout.watcher.root
+        if not root.is_dir():
+            logger.info("Waiting for %s to appear.", root)
+        self._lookout.start()
         try:
             while True:
                 code = self._turn()
@@ -177,9 +185,11 @@ class Daemon:
                     return code
                 self._wait()
         finally:
-            self._alarm.stop()
+            self._lookout.stop()
             for job in self._executor.stop():
                 self._lanes[job.lane].ledger.requeue(job.id)
+            with suppress(sqlite3.OperationalError, OSError):  # its pin stays, and is adopted
+                self._queue_found()
             self._clean_pins()
             self._pins.remove_root()
             self._refresh()
@@ -199,8 +209,23 @@ class Daemon:
                 others,
             )
         states = self._main.ledger.folder_states(plan=self._main.plan)
-        self._watcher.reported.update(known_states(states, self._watcher.root))
+        for path in self._due_elsewhere():
+            states.pop(str(path), None)  # it is found again, and known only to the main lane
+        watcher = self._lookout.watcher
+        watcher.reported.update(known_states(states, watcher.root))
+        self._lookout.adopt(self._main.ledger.recorded_pins())
+        self._queue_found()
         self._clean_pins()
+
+    def _due_elsewhere(self) -> set[Path]:
+        """Return the folders of checkpoints that another lane should have and does not."""
+        known = sorted(self._main.validations(), key=attrgetter("id"))
+        due = set()
+        for lane in self._other_lanes():
+            there = set(map(_content, lane.validations()))
+            wanted = known[lane.every - 1 :: lane.every]
+            due |= {each.checkpoint.path for each in wanted if _content(each) not in there}
+        return due
 
     def _turn(self) -> int | None:
         """Do everything that can be done now; return the exit code if it is time to end.
@@ -208,11 +233,6 @@ class Daemon:
         What cannot be recorded now, as the disk is full, is kept and tried again.
         """
         try:
-            if not self._signals:
-                self._alarm.reset()
-                self._alarm.rearm()
-            if self._is_stuck:  # the trainer does not wait until there is space again
-                self._found.extend(self._watcher.scan())
             while self._messages:
                 self._take_message(self._messages[0])
                 self._messages.popleft()
@@ -234,37 +254,54 @@ class Daemon:
 
     # Finding
 
-    def _look(self, *, give_up: bool = False, last_step: int | None = None) -> None:
-        for found in self._watcher.scan(give_up=give_up, last_step=last_step):
-            self._found.append(found)
-            self._queue_found()
-        self._queue_found()  # what could not be recorded when it was found
+    def _look(self) -> None:
+        self._lookout.look_if_idle()
+        while self._queue_found():
+            self._lookout.look_if_idle()
+        self._active_at = max(self._active_at, self._lookout.watcher.changed_at)
 
-        self._active_at = max(self._active_at, self._watcher.changed_at)
+    def _look_last(self) -> None:
+        """Take what is there as nobody goes on with it, but not what is of a later step."""
+        last_step = self._limits.until_step
+        self._lookout.look(give_up=True, last_step=last_step)
+        while self._queue_found():
+            self._lookout.look(give_up=True, last_step=last_step)
 
-    def _queue_found(self) -> None:
-        """Record what was found; what cannot be recorded now stays, and its pin with it."""
-        while self._found:
-            self._queue(self._found[0])
-            self._found.popleft()
+    def _queue_found(self) -> bool:
+        """Record what was found and say whether there was anything.
+
+        What cannot be recorded now stays, and its pin with it.
+        """
+        found = self._lookout.found
+        is_new = bool(found)
+        while found:
+            self._queue(found[0])
+            found.popleft()
             self._clean_pins()
+        return is_new
 
     def _queue(self, found: Found) -> None:
         name = found.checkpoint.name
+        if found.fate is State.QUEUED:
+            ordinal = self._ordinal(found.checkpoint)
+            for lane in self._other_lanes():
+                if ordinal % lane.every == 0:
+                    self._enqueue(found, lane)
+        # The main lane last: what it knows is not looked at again after a kill.
         is_new = self._enqueue(found, self._main)
         self._active_at = self._clock.monotonic()
         if is_new and found.fate is State.QUEUED:
             logger.info("%s is complete and queued.", name)
-            ordinal = len(self._main.validations())
-            for lane in self._other_lanes():
-                if ordinal % lane.every == 0:
-                    self._enqueue(found, lane)
             self._stay_within_limits()
         elif is_new:
             logger.warning("%s is %s: %s", name, found.fate, found.reason)
-        elif found.fate is State.QUEUED:
-            for lane in self._other_lanes():
-                lane.ledger.keep_newer(found.checkpoint, plan=lane.plan, pin_state=found.pin_state)
+
+    def _ordinal(self, checkpoint: Checkpoint) -> int:
+        """Return the place of a content among all that was found, in that order, from 1."""
+        known = sorted(self._main.validations(), key=attrgetter("id"))
+        contents = list(map(_content, known))
+        content = (checkpoint.path, checkpoint.fingerprint)
+        return contents.index(content) + 1 if content in contents else len(contents) + 1
 
     def _other_lanes(self) -> list[Lane]:
         return [lane for lane in self._lanes.values() if lane is not self._main]
@@ -284,9 +321,16 @@ class Daemon:
         limit = self._limits.max_pinned_bytes
         if limit is None:
             return
-        running = {job.checkpoint.pin for job in self._executor.running.values()}
+        running = self._executor.running.values()
+        jobs = {(job.lane, job.id) for job in running}
+        in_work = {job.checkpoint.pin for job in running} | {
+            path
+            for name, lane in self._lanes.items()
+            for job_id, path in lane.ledger.pins().items()
+            if (name, job_id) in jobs
+        }
         sizes = {path: folder_bytes(path) for path in self._kept_pins()}
-        waiting = [path for path in sizes if path not in running]
+        waiting = [path for path in sizes if path not in in_work]
         reason = f"Pins would hold more than --max_pinned_bytes {limit}."
         while sum(sizes.values()) > limit and len(waiting) > 1:
             oldest = waiting.pop(0)
@@ -299,14 +343,13 @@ class Daemon:
     def _kept_pins(self) -> list[Path]:
         """Return the pins of all open jobs, each once, the lowest step first, and what is read."""
         pins = [path for lane in self._lanes.values() for path in lane.ledger.pins().values()]
-        pins += [found.checkpoint.pin for found in self._found if found.checkpoint.pin]
         pins += [
             job.checkpoint.pin for job in self._executor.running.values() if job.checkpoint.pin
         ]
         return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
-        self._pins.clean(keep=self._kept_pins())
+        self._lookout.clean(self._kept_pins())
 
     # Handing out
 
@@ -330,7 +373,7 @@ class Daemon:
                 lane.ledger.close_without_result(
                     job.id, State.LOST, "Its files are gone, and so is the copy that was kept."
                 )
-                self._watcher.forget(job.checkpoint.name)
+                self._lookout.forget(job.checkpoint.name)
         return None
 
     def _read_ahead(self) -> None:
@@ -372,10 +415,7 @@ class Daemon:
     def _wait(self) -> None:
         """Wait for the next thing to happen, at most until the next scan; take note of it all."""
         try:
-            item = self._inbox.get(timeout=self._limits.scan_seconds)
-            self._note(item)
-            if item == WAKE:  # a save makes many events: let it come to rest
-                self._note(self._inbox.get(timeout=COALESCE_SECONDS))
+            self._note(self._inbox.get(timeout=self._limits.scan_seconds))
             while True:
                 self._note(self._inbox.get_nowait())
         except Empty:
@@ -485,7 +525,7 @@ class Daemon:
         else:
             state, reason = State.LOST, "Its files were deleted while it was evaluated."
         ledger.close_without_result(job.id, state, reason)
-        self._watcher.forget(job.checkpoint.name)
+        self._lookout.forget(job.checkpoint.name)
         logger.warning("%s is %s: %s", job.checkpoint.name, state, reason)
 
     def _refresh(self) -> None:
@@ -494,7 +534,7 @@ class Daemon:
             self._executor.label(device): (job, *self._progress.get(device, NOT_STARTED))
             for device, job in self._executor.running.items()
         }
-        self._view.waiting = self._watcher.waiting
+        self._view.waiting = dict(self._lookout.watcher.waiting)
         self._screen.update(self._view, now=self._clock.monotonic())
 
     # Ending
@@ -512,7 +552,7 @@ class Daemon:
         if reason is None:
             return None
         if not reason.startswith("--max_num_valid"):
-            self._look(give_up=True, last_step=self._limits.until_step)
+            self._look_last()
             self._refresh()
             if self._is_waiting():
                 return None  # one whose quiet time was not over
@@ -539,7 +579,8 @@ class Daemon:
         if self._is_waiting():
             return None
         quiet = self._clock.monotonic() - self._active_at
-        settled = not self._watcher.waiting or quiet >= self._watcher.habits.settle_seconds
+        watcher = self._lookout.watcher
+        settled = not watcher.waiting or quiet >= watcher.habits.settle_seconds
         last = max((each.checkpoint.step or 0 for each in rows), default=-1)
         if limits.until_step is not None and last >= limits.until_step and settled:
             return f"--until_step {limits.until_step}"
@@ -552,6 +593,10 @@ class Daemon:
     def _final_code(self) -> int:
         failed = any(each.state in NOT_VALIDATED for each in self._view.validations)
         return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _content(validation: Validation) -> tuple[Path, str]:
+    return validation.checkpoint.path, validation.checkpoint.fingerprint
 
 
 def _warnings(validation: Validation) -> tuple[str, ...]:

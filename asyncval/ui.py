@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -137,8 +138,9 @@ class LiveScreen:
         self._live.start()
 
     def update(self, view: View, *, now: float) -> None:
-        """Draw the view."""
-        self._live.update(render(view, now=now), refresh=True)
+        """Draw the view; the terminal may be gone."""
+        with suppress(OSError):
+            self._live.update(render(view, now=now), refresh=True)
 
     def close(self) -> None:
         """Leave the last picture standing."""

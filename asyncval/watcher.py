@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from re import Pattern
@@ -120,6 +120,31 @@ class Watcher:
             if found is not None:
                 yield found
 
+    def adopt(self, recorded: Set[Path]) -> Iterator[Found]:
+        """Yield what a killed process pinned and did not record, where only the pin is left.
+
+        Args:
+            recorded: The pins that are known.
+        """
+        for pin in self.pins.intact():
+            name, state, _ = pin.path.name.rsplit("-", 2)
+            path = (self.root / name).absolute()
+            if pin.path in recorded or _state_of(path).startswith(state):
+                continue
+            try:
+                folder = Folder.listing(pin.path)
+                whole = examine(folder, step=None, layout_name=self.habits.layout)
+            except CheckpointError:
+                continue
+            checkpoint = Checkpoint(
+                path=path,
+                step=step_in_name(name, self.habits.pattern),
+                layout=whole.layout,
+                fingerprint=fingerprint(pin.path, whole.model_files),
+                pin=pin.path,
+            )
+            yield Found(checkpoint=checkpoint, folder_state=state, pin_state=pin.state)
+
     def forget(self, name: str) -> None:
         """Look at a folder again as if it had never been reported."""
         self.reported.pop(name, None)
@@ -142,7 +167,7 @@ class Watcher:
 
     def _pass_over(self, name: str) -> None:
         """Say once of a folder with a model that its name tells no step."""
-        if name not in self._nameless and any((self.root / name / mark).exists() for mark in MARKS):
+        if name not in self._nameless and any(_is_there(self.root / name / each) for each in MARKS):
             self._nameless.add(name)
             logger.info("%r is passed over: its name tells no step (--ckpt_pattern).", name)
 
@@ -318,6 +343,22 @@ def _witness(before: Witness) -> Witness | None:
         (path, stat.st_mtime_ns, 0 if number == 0 else stat.st_size)
         for number, (path, stat) in enumerate(stats)
     )
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether there is a file, as far as we may know."""
+    try:
+        return path.exists()
+    except OSError:  # a folder that is another user's
+        return False
+
+
+def _state_of(path: Path) -> str:
+    """Return the state of a folder, empty where it is gone."""
+    try:
+        return Folder.listing(path).state
+    except CheckpointError:
+        return ""
 
 
 def known_states(states: Mapping[str, str], root: Path) -> dict[str, str]:

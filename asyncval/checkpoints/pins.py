@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -29,6 +29,7 @@ from asyncval.core.types import PinMethod
 
 FICLONE = 0x40049409  # of linux/fs.h
 PARTIAL = ".partial"
+DIGITS = 12
 CANNOT_SHARE = {
     errno.EXDEV,
     errno.EPERM,
@@ -73,7 +74,7 @@ class PinStore:
         Args:
             folder: The listing; a file that is not as it says any more aborts the pin.
             names: Relative paths.
-            key: The pin's own name.
+            key: The name of the pin, to which a digest of its state is added.
 
         Raises:
             CheckpointIncomplete: A file vanished or changed, or is not whole after all.
@@ -82,7 +83,6 @@ class PinStore:
         """
         if self._method == "none":
             return Pin(folder.path, _state_of(folder, list(folder.files)))
-        place = self.root / key
         partial = self.root / f"{key}{PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -93,13 +93,13 @@ class PinStore:
                 self._take(folder.path / name, target, folder.files[name])
             for name in names:
                 check_file(partial / name)
-            _sync(partial)
+            state = _state_of(Folder.listing(partial), names)
+            place = self.root / f"{key}-{state[:DIGITS]}"
             shutil.rmtree(place, ignore_errors=True)
             partial.rename(place)
-            _sync(self.root)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        return Pin(place, _state_of(Folder.listing(place), names))
+        return Pin(place, state)
 
     def _take(self, source: Path, target: Path, expected: FileStat) -> None:
         try:
@@ -145,6 +145,15 @@ class PinStore:
         except CheckpointError:
             return False
         return _state_of(folder, list(folder.files)) == pin.state
+
+    def intact(self) -> Iterator[Pin]:
+        """Yield all pins that are as they were made, in the order of their names."""
+        is_there = self._method != "none" and self.root.is_dir()
+        for path in sorted(self.root.iterdir()) if is_there else []:
+            folder = Folder.listing(path)
+            pin = Pin(path, _state_of(folder, list(folder.files)))
+            if path.name.endswith(f"-{pin.state[:DIGITS]}"):
+                yield pin
 
     def release(self, path: Path) -> None:
         """Remove a pin; a folder that is none of ours is left alone."""
@@ -235,11 +244,3 @@ def _copy(descriptor: int, source: Path, target: Path) -> None:
     with os.fdopen(os.dup(descriptor), "rb") as file, target.open("wb") as output:
         file.seek(0)
         shutil.copyfileobj(file, output, 1 << 20)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

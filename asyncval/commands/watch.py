@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import PinStore, pin_root
 from asyncval.clock import SystemClock
 from asyncval.commands.preparation import (
@@ -30,6 +29,7 @@ from asyncval.execution.local import LocalExecutor
 from asyncval.execution.messages import WorkerSetup
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
+from asyncval.lookout import Lookout
 from asyncval.lookup import look_up
 from asyncval.options import as_yaml
 from asyncval.reporters import REPORTER_GROUP, REPORTERS
@@ -103,22 +103,29 @@ def _daemon(
         settle_seconds=config.settle,
         layout=config.layout,
     )
+    limits = Limits(
+        max_num_valid=config.max_num_valid,
+        until_step=config.until_step,
+        done_file=config.done_file,
+        idle_timeout=config.idle_timeout,
+        time_limit=config.time_limit,
+        max_pinned_bytes=config.max_pinned_bytes,
+    )
     return Daemon(
-        watcher=Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
+        lookout=Lookout(
+            Watcher(root=config.ckpts_dir, habits=habits, pins=pins, clock=clock),
+            pins,
+            wake=lambda: inbox.put(WAKE),
+            events=not config.no_inotify,
+            scan_seconds=limits.scan_seconds,
+            one_by_one=limits.max_pinned_bytes is not None,
+        ),
         pins=pins,
-        alarm=Alarm(config.ckpts_dir, lambda: inbox.put(WAKE), enabled=not config.no_inotify),
         lanes=lanes,
         executor=executor,
         screen=screen,
         inbox=inbox,
-        limits=Limits(
-            max_num_valid=config.max_num_valid,
-            until_step=config.until_step,
-            done_file=config.done_file,
-            idle_timeout=config.idle_timeout,
-            time_limit=config.time_limit,
-            max_pinned_bytes=config.max_pinned_bytes,
-        ),
+        limits=limits,
         clock=clock,
     )
 

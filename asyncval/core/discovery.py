@@ -8,6 +8,8 @@ from asyncval.core.errors import InvalidOption
 
 CHECKPOINT_NAME = re.compile(r"(?:(?:checkpoint|global_step|step|epoch|iter)[-_]?)?(\d+)")
 """`checkpoint-500`, `step_500`, `epoch-3`, `500`; the number is the trainer's step."""
+LARGEST_STEP = 2**63 - 1
+"""What a database and TensorBoard can hold."""
 
 
 def step_in_name(name: str, pattern: re.Pattern[str] = CHECKPOINT_NAME) -> int | None:
@@ -18,8 +20,11 @@ def step_in_name(name: str, pattern: re.Pattern[str] = CHECKPOINT_NAME) -> int |
         pattern: Must match all of it; its last group is the step.
     """
     match = pattern.fullmatch(name)
-    step = match[match.lastindex or 0] if match else ""
-    return int(step) if step and step.isascii() and step.isdecimal() else None
+    digits = match[match.lastindex or 0] if match else ""
+    if not digits or not digits.isascii() or not digits.isdecimal():
+        return None
+    step = int(digits)
+    return step if step <= LARGEST_STEP else None
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:

@@ -33,7 +33,7 @@ SUPERSEDE = """
 KEEP_NEWER = """
     UPDATE validations SET pin = :pin, pin_state = :pin_state
     WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
-    AND state IN ('queued', 'running')
+    AND state IN ('queued', 'running') AND :state = 'queued'
 """
 SEE_AGAIN = """
     UPDATE validations SET sighting = 1 + (
@@ -176,7 +176,7 @@ class Ledger:
             "pin": str(checkpoint.pin) if checkpoint.pin else None,
             "pin_state": pin_state,
             "state": fate,
-            "reason": reason,
+            "reason": _plain(reason),
             "now": self._clock.now(),
             "finished_at": None if fate is State.QUEUED else self._clock.now(),
         }
@@ -189,22 +189,9 @@ class Ledger:
                     "AND path = :path AND fingerprint = :fingerprint",
                     values,
                 )
-                if fate is State.QUEUED:
-                    db.execute(KEEP_NEWER, values)
+                db.execute(KEEP_NEWER, values)
             self._see(db, values)
         return is_new
-
-    def keep_newer(self, checkpoint: Checkpoint, *, plan: str, pin_state: str) -> None:
-        """Have content that is open evaluated from `checkpoint.pin`, kept of it just now."""
-        values = {
-            "plan": plan,
-            "path": str(checkpoint.path),
-            "fingerprint": checkpoint.fingerprint,
-            "pin": str(checkpoint.pin) if checkpoint.pin else None,
-            "pin_state": pin_state,
-        }
-        with self._transaction() as db:
-            db.execute(KEEP_NEWER, values)
 
     def _see(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> None:
         """Note that this content is the one that stands in its folder now."""
@@ -334,12 +321,14 @@ class Ledger:
             ).rowcount
 
     def finish(self, job_id: int, result: Result) -> None:
-        """Record a result and that its job is done, in one transaction."""
+        """Record a result and that its job is done, in one transaction; a second time nothing."""
         with self._transaction() as db:
-            db.execute(
+            finished = db.execute(
                 "UPDATE validations SET state = ?, finished_at = ? WHERE id = ? AND state = ?",
                 (State.DONE, self._clock.now(), job_id, State.RUNNING),
             )
+            if not finished.rowcount:
+                return
             waiting, newest = db.execute(
                 "SELECT COUNT(CASE WHEN o.state IN (?, ?) THEN 1 END), MAX(o.step) "
                 "FROM validations v JOIN validations o ON o.plan = v.plan WHERE v.id = ?",
@@ -367,7 +356,7 @@ class Ledger:
             db.execute(
                 "UPDATE validations SET state = ?, reason = ?, finished_at = ? "
                 "WHERE id = ? AND state IN (?, ?)",
-                (state, reason, self._clock.now(), job_id, State.QUEUED, State.RUNNING),
+                (state, _plain(reason), self._clock.now(), job_id, State.QUEUED, State.RUNNING),
             )
 
     # Reading
@@ -390,6 +379,11 @@ class Ledger:
         )
         return {number: Path(pin) for number, pin in rows}
 
+    def recorded_pins(self) -> set[Path]:
+        """Return the pin of every job, also of those that ended, of all plans."""
+        rows = self._db.execute("SELECT DISTINCT pin FROM validations WHERE pin IS NOT NULL")
+        return {Path(pin) for (pin,) in rows}
+
     # Reporters
 
     def undelivered(self, reporter: str, *, plan: str) -> set[int]:
@@ -408,6 +402,11 @@ class Ledger:
             db.executemany(
                 "INSERT OR IGNORE INTO deliveries VALUES (?, ?)", [(reporter, each) for each in ids]
             )
+
+
+def _plain(reason: str) -> str:
+    """Return a reason as a database can hold it: file names may be no UTF-8."""
+    return reason.encode("utf-8", "backslashreplace").decode()
 
 
 def _to_validation(row: Sequence[Any]) -> Validation:

@@ -19,6 +19,7 @@ SERVICES = {
     "alarm",
     "daemon",
     "evaluation",
+    "lookout",
     "outputs",
     "reporting",
     "subsets",

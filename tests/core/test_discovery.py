@@ -27,6 +27,7 @@ def test_a_checkpoint_folders_name_tells_its_step(name, step):
     "name",
     [
         "checkpoint-foo",
+        "20261018123456123456",  # a date, larger than any step
         "checkpoint-",
         "checkpoint",
         "tmp-checkpoint-5",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,10 +137,34 @@ def start(tmp_path: Path) -> Iterator[StartDaemon]:
         return daemons[-1]
 
     yield run
+    kill_all(daemons)
+
+
+def kill_all(daemons: Sequence[Daemon]) -> None:
+    """Leave none of them running."""
     for daemon in daemons:
         if daemon.process.poll() is None:
             daemon.process.kill()
             daemon.process.wait()
+
+
+def watch_words(
+    collection: Collection,
+    folder: Path,
+    *more: str,
+    training: str = "training",
+    output: str = "validation",
+) -> list[str]:
+    """Return the command line of `asyncval watch` with everything below a folder."""
+    return [
+        "watch", *collection.flags(),
+        "--ckpts_dir", str(folder / training),
+        "--output_dir", str(folder / output),
+        "--cache_dir", str(folder / "cache"),
+        "--devices", "cpu",
+        "--settle", "0.5",
+        *more,
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -148,15 +172,7 @@ def watch(start: StartDaemon, collection: Collection, tmp_path: Path) -> Callabl
     """Starts `asyncval watch` on the tiny collection."""
 
     def run(*more: str) -> Daemon:
-        return start(
-            "watch", *collection.flags(),
-            "--ckpts_dir", str(tmp_path / "training"),
-            "--output_dir", str(tmp_path / "validation"),
-            "--cache_dir", str(tmp_path / "cache"),
-            "--devices", "cpu",
-            "--settle", "0.5",
-            *more,
-        )  # fmt: skip
+        return start(*watch_words(collection, tmp_path, *more))
 
     return run
 

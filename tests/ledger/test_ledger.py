@@ -352,3 +352,24 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, clock, open_ledger)
     other.close()
     with pytest.raises(OutputUnavailable, match="the form 99"):
         Ledger(tmp_path, clock=clock)
+
+
+def test_a_result_is_recorded_once(ledger):
+    enqueue(ledger, checkpoint(1))
+    job = ledger.claim(plan=PLAN)
+    ledger.finish(job.id, RESULT)
+    ledger.finish(job.id, replace(RESULT, metrics={"RR@10": 1.0}))
+    [row] = ledger.validations(plan=PLAN)
+    assert row.result.metrics == RESULT.metrics
+
+
+@pytest.mark.parametrize("when", ["found", "closed"])
+def test_a_reason_with_a_name_that_is_no_utf_8_can_be_recorded(ledger, when):
+    reason = "model-\udcff.safetensors is missing."
+    if when == "found":
+        enqueue(ledger, checkpoint(1), fate=State.BROKEN, reason=reason)
+    else:
+        enqueue(ledger, checkpoint(1))
+        fail(ledger, ledger.claim(plan=PLAN), reason)
+    [row] = ledger.validations(plan=PLAN)
+    assert row.reason == "model-\\udcff.safetensors is missing."

@@ -13,7 +13,16 @@ import pytest
 
 from tests.checkpoints.test_completeness import sources
 from tests.clocks import FakeClock
-from tests.e2e.conftest import Collection, Daemon, collection, results, start, watch
+from tests.e2e.conftest import (
+    Collection,
+    Daemon,
+    collection,
+    kill_all,
+    results,
+    start,
+    watch,
+    watch_words,
+)
 from tests.reliability.saving import make_source
 from tests.reliability.station import Station
 
@@ -67,24 +76,13 @@ def watch_lightly(collection: Collection, tmp_path: Path) -> Iterator[WatchLight
     def run(
         *more: str, training: str = "training", output: str = "validation", **settings: str
     ) -> LightDaemon:
-        words = [
-            "watch", *collection.flags(),
-            "--ckpts_dir", str(tmp_path / training),
-            "--output_dir", str(tmp_path / output),
-            "--cache_dir", str(tmp_path / "cache"),
-            "--devices", "cpu",
-            "--settle", "0.5",
-            *more,
-        ]  # fmt: skip
+        words = watch_words(collection, tmp_path, *more, training=training, output=output)
         log = tmp_path / f"light-{len(daemons)}.log"
         daemons.append(LightDaemon(words, log, folder=tmp_path / output, **settings))
         return daemons[-1]
 
     yield run
-    for daemon in daemons:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
+    kill_all(daemons)
 
 
 @pytest.fixture

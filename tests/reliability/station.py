@@ -7,7 +7,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from asyncval.alarm import Alarm
 from asyncval.checkpoints.pins import PinStore, pin_root
 from asyncval.core.errors import CheckpointError
 from asyncval.core.ports import Clock, Reporter
@@ -16,6 +15,7 @@ from asyncval.daemon import Daemon, Lane, Limits
 from asyncval.execution.local import Message
 from asyncval.execution.messages import result_to_values
 from asyncval.ledger.sqlite import Ledger
+from asyncval.lookout import Lookout
 from asyncval.lookup import look_up
 from asyncval.reporters import REPORTERS
 from asyncval.reporting import Reporting
@@ -127,12 +127,18 @@ class Station:
             unseen = Reporting(self.anchor, {}, plan=PLAN)
             lanes[ANCHOR] = Lane(ledger=self.anchor, plan=PLAN, reporting=unseen)
         self.daemon = Daemon(
-            watcher=self.watcher,
+            lookout=Lookout(
+                self.watcher,
+                self.pins,
+                wake=lambda: None,
+                events=False,
+                scan_seconds=0.01,
+                one_by_one="max_pinned_bytes" in limits,
+            ),
             pins=self.pins,
             lanes=lanes,
             executor=executor,
             screen=Blind(),
-            alarm=Alarm(self.root, lambda: None, enabled=False),
             inbox=self.inbox,
             limits=Limits(scan_seconds=0.01, **limits),
             clock=self.clock,

@@ -411,6 +411,22 @@ def test_r28_what_may_not_be_read_is_diagnosed_and_revived(pool, place_for_nobod
         again.ledger.close()
 
 
+def test_r28_another_users_folder_beside_the_checkpoints_hides_none_of_them(
+    pool, place_for_nobody, station
+):
+    """As `lost+found` at the top of a file system."""
+    path = place_for_nobody / "training" / "checkpoint-1"
+    save(pool(1), path, step=1)
+    for each in (path.parent, path, *path.rglob("*")):
+        each.chmod(0o755)
+    (path.parent / "lost+found").mkdir(mode=0o700)
+    with without_privileges():
+        here = station(place_for_nobody)
+        here.work()
+        assert here.states() == [("checkpoint-1", "done")]
+        here.ledger.close()
+
+
 def test_r28_a_checkpoint_is_revived_by_the_daemon_that_was_refused(
     pool, place_for_nobody, station
 ):

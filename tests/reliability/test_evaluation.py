@@ -110,6 +110,19 @@ def test_r21_a_device_that_is_gone_for_a_while_is_said_and_tried_again(
     assert statuses(rows()) == all_done([1])
 
 
+def test_r21_a_worker_may_end_after_its_log_was_cleared_up(watch_lightly, pool, rows, tmp_path):
+    daemon = watch_lightly("--until_step", "2")
+    save(pool(1), tmp_path / "training" / "checkpoint-1", step=1)
+    daemon.wait_for("checkpoint-1: RR@10")
+    shutil.rmtree(tmp_path / "validation" / "logs")
+    for worker in daemon.workers():
+        os.kill(worker, signal.SIGKILL)
+    daemon.wait_for("ended unexpectedly (signal 9)")
+    save(pool(2), tmp_path / "training" / "checkpoint-2", step=2)
+    assert daemon.exit_code() == 0, daemon.log
+    assert statuses(rows()) == all_done([1, 2])
+
+
 # R23
 
 

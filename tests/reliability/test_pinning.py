@@ -445,3 +445,27 @@ def test_r26_pins_hold_the_model_alone_and_are_bounded(put, station):
     assert 0 < most <= 2.5 * size
     assert all("--max_pinned_bytes" in each.reason for each in here.rows()[:2])
     assert not any(here.pins.root.iterdir())
+
+
+def test_r26_what_is_evaluated_is_not_given_up_where_it_was_saved_again(pool, station):
+    here = station(pin="hardlink", settle=0.0)
+    target = here.root / "checkpoint-1"
+    save(pool(1), target, step=1)
+    size = sum((target / name).stat().st_size for name in model_files(target))
+    again = station(pin="hardlink", settle=0.0, max_pinned_bytes=int(1.5 * size))
+    evaluate = again.executor.evaluate
+
+    def save_again_meanwhile(job):
+        metrics = evaluate(job)
+        if len(again.executor.served) == 1:
+            time.sleep(0.02)
+            save(pool(1), target, step=1)
+            again.look()
+            save(pool(2), target.with_name("checkpoint-2"), step=2)
+            again.look()
+        return metrics
+
+    again.executor.evaluate = save_again_meanwhile
+    again.work()
+    again.work()
+    assert again.states()[0] == ("checkpoint-1", "done")

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from asyncval.core.types import Result
+from asyncval.core.types import MAIN, Result
 from asyncval.ledger.sqlite import Ledger
 from tests.clocks import FakeClock
 from tests.e2e.test_watch import events, is_running
 from tests.reliability.conftest import LightDaemon
 from tests.reliability.light_worker import metrics_of
 from tests.reliability.saving import save
+from tests.reliability.station import ANCHOR, PLAN
 from tests.reliability.test_completeness import has_strace
 from tests.reliability.test_watching import all_done, statuses, wait_until_it_scans
 
@@ -85,6 +87,76 @@ def test_r13_a_kill_at_any_moment_is_survived(watch_lightly, pool, rows, tmp_pat
     for points in events(tmp_path / "validation" / "tensorboard" / "asyncval").values():
         assert [step for step, _ in points] == list(range(1, 11))
     assert leftovers(tmp_path / "validation", root) == []
+
+
+def test_r13_a_kill_between_its_two_queues_leaves_a_checkpoint_in_both(put, station, monkeypatch):
+    """The daemon dies when the anchor has the checkpoint and the main queue does not."""
+    path = put(1)
+    killed = station(with_anchor=True)
+    enqueue = Ledger.enqueue
+
+    def die(ledger, *words, **options):
+        if ledger is killed.ledger:
+            raise KeyboardInterrupt
+        return enqueue(ledger, *words, **options)
+
+    monkeypatch.setattr(Ledger, "enqueue", die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.look()
+    monkeypatch.undo()
+    assert len(killed.anchor.pins()) == 1
+    here = station(with_anchor=True)
+    here.work()
+    shutil.rmtree(path)
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    assert [str(each.state) for each in here.anchor.validations(plan=PLAN)] == ["done"]
+    assert [job.lane for job in here.executor.served] == [MAIN, ANCHOR]
+
+
+@pytest.mark.parametrize("pin", ["hardlink", "copy"])
+def test_r13_what_was_pinned_and_not_recorded_is_found_again(put, station, monkeypatch, pin):
+    """The daemon dies between the two, and the trainer deletes the folder before the next start."""
+    path = put(1)
+    killed = station(pin=pin, with_anchor=True)
+    killed.daemon._lookout.look()
+    shutil.rmtree(path)
+    here = station(pin=pin, with_anchor=True)
+    here.run_until_done()
+    assert here.states() == [("checkpoint-1", "done")]
+    [row] = here.rows()
+    assert row.checkpoint.path == path
+    assert row.result.metrics == metrics_of(row.checkpoint.fingerprint)
+    assert [job.lane for job in here.executor.served] == [MAIN, ANCHOR]
+    assert leftovers(here.output) == []
+
+
+def test_r13_a_pin_that_was_changed_before_it_was_recorded_is_not_taken(put, station):
+    path = put(1)
+    killed = station(pin="hardlink")
+    killed.daemon._lookout.look()
+    time.sleep(0.02)
+    with (path / "model.safetensors").open("r+b") as file:
+        file.write(bytes(64))
+    shutil.rmtree(path)
+    here = station(pin="hardlink")
+    here.run_until_done()
+    assert here.states() == []
+    assert leftovers(here.output) == []
+
+
+def test_r13_an_anchor_that_is_asked_for_later_gets_what_is_there(put, station):
+    for step in (1, 2, 3):
+        put(step)
+    station().work()
+    here = station(with_anchor=True)
+    here.run_until_done()
+    assert [str(each.state) for each in here.rows()] == ["done"] * 3
+    anchored = here.anchor.validations(plan=PLAN)
+    assert [(each.checkpoint.step, str(each.state)) for each in anchored] == [
+        (step, "done") for step in (1, 2, 3)
+    ]
+    assert {job.lane for job in here.executor.served} == {ANCHOR}
 
 
 # R14

@@ -1,0 +1,124 @@
+"""Finds and keeps checkpoints, whatever the daemon waits for.
+
+A trainer that rotates does not wait until a result is on disk. So what is whole is pinned by a
+thread of its own, which the alarm wakes, and is taken up by the daemon when it comes to it.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from asyncval.alarm import Alarm
+from asyncval.checkpoints.pins import PinStore
+from asyncval.watcher import Found, Watcher
+
+COALESCE_SECONDS = 0.01
+"""How long a save, which makes many events, is let come to rest."""
+STOP_SECONDS = 5.0
+
+
+class Lookout:
+    """Scans when the alarm rings and every few seconds, and holds what is found until it is taken.
+
+    Only one thread scans at a time; pins are removed only while none does.
+
+    Args:
+        watcher: Finds checkpoints.
+        pins: Where they are kept.
+        wake: Called from a thread when something was found.
+        events: Whether the file system is to tell of changes; else only the time does.
+        scan_seconds: The longest time between two scans.
+        one_by_one: Let each be recorded before the next is kept, as where space is limited.
+    """
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        pins: PinStore,
+        *,
+        wake: Callable[[], None],
+        events: bool = True,
+        scan_seconds: float,
+        one_by_one: bool = False,
+    ) -> None:
+        self.watcher = watcher
+        self.found: deque[Found] = deque()
+        """What the daemon has not recorded yet, with its pins."""
+        self._pins = pins
+        self._wake = wake
+        self._scan_seconds = scan_seconds
+        self._one_by_one = one_by_one
+        self._rung = threading.Event()
+        self._alarm = Alarm(watcher.root, self._rung.set, enabled=events)
+        self._lock = threading.Lock()
+        self._forgotten: deque[str] = deque()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Scan from now on."""
+        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Scan no more; what is being copied is not waited for long, and is removed at a start."""
+        self._ended.set()
+        self._rung.set()
+        if self._thread is not None:
+            self._thread.join(timeout=STOP_SECONDS)
+        self._alarm.stop()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            with suppress(Exception):  # what is wrong, the daemon's own next look meets and says
+                self.look()
+            if self.found:
+                self._wake()
+            if self._rung.wait(self._scan_seconds):
+                self._ended.wait(COALESCE_SECONDS)
+
+    def look(self, *, give_up: bool = False, last_step: int | None = None) -> None:
+        """Scan once; the arguments are those of `Watcher.scan`."""
+        with self._lock:
+            self._scan(give_up=give_up, last_step=last_step)
+
+    def look_if_idle(self) -> None:
+        """Scan once, unless another thread does."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._scan()
+            finally:
+                self._lock.release()
+
+    def _scan(self, *, give_up: bool = False, last_step: int | None = None) -> None:
+        if self.found and self._one_by_one:
+            return
+        self._rung.clear()
+        self._alarm.reset()
+        self._alarm.rearm()
+        while self._forgotten:
+            self.watcher.forget(self._forgotten.popleft())
+        for found in self.watcher.scan(give_up=give_up, last_step=last_step):
+            self.found.append(found)  # each at once, as the next one may take long to be copied
+            if self._one_by_one:
+                return
+
+    def adopt(self, recorded: Iterable[Path]) -> None:
+        """Find again what was pinned and not recorded, as the process was killed in between."""
+        with self._lock:
+            self.found.extend(self.watcher.adopt(set(recorded)))
+
+    def forget(self, name: str) -> None:
+        """Have the next scan look at a folder as if it had never been reported."""
+        self._forgotten.append(name)
+
+    def clean(self, keep: Iterable[Path]) -> None:
+        """Remove all pins that are neither kept nor held here; not now if a scan makes one."""
+        if self._lock.acquire(blocking=False):
+            try:
+                held = [each.checkpoint.pin for each in self.found if each.checkpoint.pin]
+                self._pins.clean([*keep, *held])
+            finally:
+                self._lock.release()
