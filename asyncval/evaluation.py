@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from asyncval.checkpoints.loading import first_line
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.clock import SystemClock
 from asyncval.core.discovery import step_in_name
-from asyncval.core.errors import CheckpointError, DeviceUnavailable, UsageError
+from asyncval.core.errors import CheckpointError, DeviceUnavailable, InvalidData, UsageError
 from asyncval.core.measures import parse_measures
 from asyncval.core.ports import Encoder, ProgressListener
 from asyncval.core.types import (
@@ -26,11 +26,14 @@ from asyncval.core.types import (
     Reading,
     Result,
     State,
+    Text,
+    TextForm,
     Validation,
     WriteRun,
 )
 from asyncval.data.collection import TaskPlaces, load_query_sets, read_passages
-from asyncval.execution.messages import WorkerSetup
+from asyncval.data.sources import digest_of
+from asyncval.execution.messages import CorpusSetup, WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
 from asyncval.retrieval.heap import share_one_heap
@@ -40,6 +43,7 @@ from asyncval.retrieval.tokens import TokenCache
 from asyncval.retrieval.validate import Validator
 
 logger = logging.getLogger(__name__)
+CHANGED = "{}: {} changed after the start. Start again, and everything is validated anew."
 HALF_PRECISION_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -71,6 +75,8 @@ class Evaluation:
             )
         ]
         query_sets = load_query_sets(tasks, form=setup.query_form)
+        if [each.digest for each in query_sets] != [*setup.query_digests]:
+            raise InvalidData(CHANGED.format("--query_file", ", ".join(setup.query_files)))
         return Validator(
             Task(
                 query_sets=[
@@ -81,11 +87,7 @@ class Evaluation:
                 corpora={
                     name: CorpusTexts(
                         digest=corpus.digest,
-                        passages=partial(
-                            read_passages,
-                            [Path(path) for path in corpus.files],
-                            form=setup.passage_form,
-                        ),
+                        passages=partial(_passages, corpus, form=setup.passage_form),
                     )
                     for name, corpus in setup.corpora.items()
                 },
@@ -165,6 +167,14 @@ class Evaluation:
             embeddings=setup.write_embeddings,
         )
         return _with_phase(outcome.result, "write", clock.monotonic() - start)
+
+
+def _passages(corpus: CorpusSetup, *, form: TextForm) -> Iterator[Text]:
+    """Yield the passages of a corpus that is still the one that it was when it was checked."""
+    files = list(map(Path, corpus.files))
+    yield from read_passages(files, form=form)
+    if digest_of(files, form) != corpus.digest:
+        raise InvalidData(CHANGED.format("--candidate_dir", ", ".join(corpus.files)))
 
 
 def _with_phase(result: Result, name: str, seconds: float) -> Result:

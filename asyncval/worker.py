@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +27,11 @@ from asyncval.retrieval.score import warm_up
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
+EXIT_LOST_DEVICE = 1
+OUT_OF_MEMORY = ("out of memory", "alloc fail", "can't allocate memory")
+"""What FAISS and torch's CPU allocator say, whose errors have no class of their own."""
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says of a full disk, without a number of the error."""
 Say = Callable[..., None]
 
 
@@ -92,8 +98,12 @@ def serve(job: Job, evaluation: Evaluation, say: Say) -> None:
         say("failed", job=job.id, reason=str(error))
     except Exception as error:
         logger.exception("%s failed.", job.checkpoint.name)
+        cause = cause_of(error)
+        if "CUDA error" in str(error) and cause != "memory":
+            # The device is lost to this process, and so would be all checkpoints after this one.
+            os._exit(EXIT_LOST_DEVICE)
         reason = f"{type(error).__name__}: {error}"
-        say("failed", job=job.id, reason=reason, cause=cause_of(error))
+        say("failed", job=job.id, reason=reason, cause=cause)
 
 
 def cause_of(error: Exception) -> str:
@@ -102,9 +112,10 @@ def cause_of(error: Exception) -> str:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "memory"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk"
-    return ""
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):
+        return "memory"
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk" if is_full or SHORT_WRITE.search(str(error)) else ""
 
 
 def _throttled(say: Say, job_id: int) -> Callable[[Progress], None]:

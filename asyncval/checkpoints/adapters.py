@@ -157,10 +157,13 @@ def _add_adapter(output: Any, member: Member, tensors: dict[str, "Tensor"], pref
 
     keys = ("adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias")
     weights = [tensors.pop(prefix + key).to(output.dense.weight.dtype) for key in keys]
+    for key, tensor in zip(keys, weights, strict=True):  # which go with the model to its device
+        output.register_buffer(key.replace(".", "_"), tensor, persistent=False)
     if weights[0].shape != weights[2].T.shape or weights[2].shape[0] != len(output.dense.weight):
         raise RuntimeError(f"the adapter's layers are {tuple(weights[0].shape)} and back")
 
     def forward(hidden_states: "Tensor", input_tensor: "Tensor") -> "Tensor":
+        weights = [output.get_buffer(key.replace(".", "_")) for key in keys]
         own = output.dense(hidden_states)
         seen = input_tensor if member.kind == PARALLEL else own
         change = linear(relu(linear(seen, *weights[:2])), *weights[2:])

@@ -32,6 +32,8 @@ RESTART_SECONDS = (0.0, 1.0, 10.0, 60.0)
 """How long a device waits for its next process, by how many in a row never got ready."""
 MAX_STARTS = 3
 """How often a process is started that somebody kills before it is ready."""
+LAST_BYTES = 1 << 14
+"""Of a process's log, in which its last words are looked for."""
 AUTO = "auto"
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -187,9 +189,9 @@ class LocalExecutor:
         for device in sorted(self._stopped):
             number = min(self._num_failures[device], len(RESTART_SECONDS) - 1)
             if now >= self._due.setdefault(device, now + RESTART_SECONDS[number]):
+                self._restart(device)
                 del self._due[device]
                 self._stopped.discard(device)
-                self._restart(device)
 
     def kill(self, device: str) -> None:
         """End a process at once; a message says so, and another one is started."""
@@ -261,7 +263,12 @@ class LocalExecutor:
     def _last_words(self, device: str) -> str:
         if self._log_folder is None:
             return ""
-        lines = self._log_path(device).read_text("utf-8", "replace").strip().splitlines()
+        try:
+            with self._log_path(device).open("rb") as log:
+                log.seek(max(log.seek(0, os.SEEK_END) - LAST_BYTES, 0))
+                lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        except OSError:  # somebody cleared the folder up
+            return ""
         return f" Its last words: {lines[-1][:300]}" if lines else ""
 
 

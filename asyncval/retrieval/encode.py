@@ -40,8 +40,8 @@ Forward = Callable[["Tensor", "Tensor"], "Tensor"]
 class Encoding:
     """Where, how exactly and in what portions texts are encoded.
 
-    `batch_size` caps the texts of a batch; each `shrink` divides the portions by four, after
-    memory ran out. `longest` is the most tokens that the model takes.
+    `batch_size` caps the texts of a batch; each `shrink` divides portions and batches by four,
+    after memory ran out. `longest` is the most tokens that the model takes.
     """
 
     device: str
@@ -67,7 +67,7 @@ class Encoding:
 
     def portions(self, num_texts: int) -> Iterator[slice]:
         """Yield the texts of each portion."""
-        size = CPU_TEXTS if self.device == "cpu" else GPU_TEXTS
+        size = max((CPU_TEXTS if self.device == "cpu" else GPU_TEXTS) >> (2 * self.shrink), 1)
         for first in range(0, num_texts, size):
             yield slice(first, min(first + size, num_texts))
 
@@ -225,7 +225,8 @@ def _encode_on_cores(
 def _check_numbers(vectors: "Tensor") -> None:
     import torch
 
-    finite = torch.isfinite(vectors).all(dim=1)
+    lowest, highest = torch.aminmax(vectors, dim=1)  # NaN where there is one; makes no copy
+    finite = torch.isfinite(lowest) & torch.isfinite(highest)
     if not finite.all():
         raise CheckpointBroken(
             f"{int((~finite).sum())} of {len(vectors)} vectors have values that are no finite "

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -121,11 +121,16 @@ def _finder(backend: str, *, device: str) -> Finder:
     if backend == "torch":
         return partial(_find_with_torch, device=device)
     if backend == "faiss-gpu":
-        import faiss
-        import faiss.contrib.torch_utils  # makes `knn_gpu` take tensors
-
-        return partial(_find_with_faiss_gpu, resources=faiss.StandardGpuResources(), device=device)
+        return partial(_find_with_faiss_gpu, resources=_gpu_resources(), device=device)
     return _find_with_faiss
+
+
+@cache
+def _gpu_resources() -> Any:  # noqa: ANN401
+    """Return what all searches of this process share: FAISS takes 1.5 GiB for each of them."""
+    import faiss
+
+    return faiss.StandardGpuResources()
 
 
 def _find_with_faiss(

@@ -10,8 +10,6 @@ by whoever uses it. Neither writing nor reading holds more than some thousand te
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 
 from asyncval.core.errors import CheckpointBroken, CheckpointUnsupported, InvalidData
 from asyncval.core.types import Text
-from asyncval.retrieval.pruning import hold, prune
+from asyncval.retrieval.pruning import being_made, hold, prune
 
 FORMAT = 2
 TEXTS_AT_ONCE = 4096
@@ -152,7 +150,8 @@ class Tokenizer:
                 f"The tokenizer {name_or_path!r} cannot be loaded: {reason} Give a local folder "
                 "with --tokenizer_name_or_path."
             ) from error
-        self.digest = hashlib.sha256(state.encode()).hexdigest()
+        settings = [state, self._tokenizer.eos_token_id, self._tokenizer.truncation_side]
+        self.digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         self._tokenizer.model_max_length = int(1e9)  # our own limit is the one that counts
 
     @cached_property
@@ -317,15 +316,13 @@ class TokenCache:
         on_progress: Callable[[int], None],
     ) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
-        try:
+        with being_made(place.parent) as partial:
             _write_store(partial, texts, tokenizer, recipe, on_progress)
-            partial.rename(place)
-        except OSError:
-            if not place.exists():  # else another process was faster, with the same content
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                partial.rename(place)
+            except OSError:
+                if not place.exists():  # else another process was faster, with the same content
+                    raise
 
 
 def _write_store(

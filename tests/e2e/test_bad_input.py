@@ -1,6 +1,8 @@
 """What a user can get wrong: one sentence that says where, exit code 2, nothing begun."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,23 @@ def test_a_checkpoint_that_is_not_there_is_named(collection, tmp_path):
     done = asyncval("eval", str(tmp_path / "nothing"), *collection.flags())
     assert done.returncode == 2
     assert "there is no folder" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["passages", "queries"])
+def test_data_that_changes_after_the_start_is_not_taken_for_what_it_was(
+    watch, save_checkpoint, collection, tmp_path, what
+):
+    daemon = watch("--until_step", "1")
+    daemon.wait_for("Watching")
+    path = collection.queries if what == "queries" else collection.corpus / "split00.jsonl"
+    with path.open("a") as file:
+        file.write('{"text_id": "late", "text": "river stone"}\n')
+    if what == "queries":  # they are read when a process starts
+        for worker in daemon.workers():
+            os.kill(worker, signal.SIGKILL)
+        daemon.wait_for("changed after the start")
+        return
+    save_checkpoint(1)
+    assert daemon.exit_code() == 4
+    assert "changed after the start. Start again" in daemon.log
+    assert not (tmp_path / "validation" / "results.jsonl").read_text()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from asyncval.retrieval.pruning import MARK, hold, prune
+from asyncval.retrieval.pruning import MARK, PARTIAL, being_made, hold, prune
 
 
 @pytest.fixture
@@ -71,3 +71,17 @@ def test_a_store_that_is_being_made_is_left_alone(make_store, tmp_path):
 
 def test_a_store_that_is_gone_cannot_be_held(tmp_path):
     assert hold(tmp_path / "nothing") is None
+
+
+def test_what_a_killed_maker_left_is_removed_and_what_is_being_made_stays(tmp_path):
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    with being_made(folder) as slow:
+        left = folder / f"{PARTIAL}left"
+        left.mkdir()
+        (left / "ids.bin").write_bytes(b"x")
+        for path in (slow, left):
+            os.utime(path, (10, 10))
+        with being_made(folder) as quick:
+            assert names(tmp_path) == sorted([slow.name, quick.name])
+    assert names(tmp_path) == []

@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -325,3 +327,22 @@ def test_beyond_its_limit_the_cache_forgets_what_nobody_uses(tmp_path, tokenizer
 def test_a_length_that_special_tokens_fill_is_refused(tokenizer, length):
     with pytest.raises(InvalidData, match="leaves no room for a text beside 2 special tokens"):
         tokenizer.encode([Text(id="1", text="ocean river")], Recipe(max_length=length))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"truncation_side": "left"}, {"eos_token": "[PAD]"}], ids=["side", "end of text"]
+)
+def test_what_only_the_tokenizers_configuration_says_makes_other_tokens(
+    cache, bert_folder, tmp_path, changed
+):
+    """Both tokenizers have the same `tokenizer.json`."""
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(bert_folder, folder)
+    path = folder / "tokenizer_config.json"
+    settings = {**json.loads(path.read_text()), "eos_token": "[SEP]"}
+    path.write_text(json.dumps(settings))
+    texts, recipe = make_texts(["ocean river storm light"]), Recipe(max_length=4, append_eos=True)
+    before = ids_of(store_of(cache, Tokenizer(str(folder)), texts, recipe=recipe))
+    path.write_text(json.dumps({**settings, **changed}))
+    after = ids_of(store_of(cache, Tokenizer(str(folder)), texts, recipe=recipe))
+    assert before != after

@@ -65,8 +65,8 @@ def cosine(run: Path) -> Made:
     return backbone(run, pooling="cls", similarity="cos", vector=unit(first(model)), model=model)
 
 
-def save_adapter(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Write the adapter `dense` below a folder; return its tensors, none of them zero."""
+def adapter_tensors(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of the adapter `dense` of two layers, none of them zero."""
     members = config["configs"] if config.get("architecture") == "union" else [config]
     draw = torch.Generator().manual_seed(13)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -86,7 +86,12 @@ def save_adapter(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
                     f"{place}.adapter_up.weight": (16, 4),
                     f"{place}.adapter_up.bias": (16,),
                 }
-    tensors = {key: torch.randn(shape, generator=draw) * 0.5 for key, shape in shapes.items()}
+    return {key: torch.randn(shape, generator=draw) * 0.5 for key, shape in shapes.items()}
+
+
+def save_adapter(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Write the adapter `dense` below a folder; return its tensors."""
+    tensors = adapter_tensors(config)
     (folder / "dense").mkdir(parents=True)
     torch.save(tensors, folder / "dense" / "pytorch_adapter.bin")
     about = {

@@ -117,3 +117,17 @@ def save_tokenizer(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     make_tokenizer().save_pretrained(folder)
     return folder
+
+
+def plain_tied(run: Path, *, seed: int, arguments: bool) -> Made:
+    """Write one old model for queries and passages, its tokenizer only in the folder above."""
+    model = bert(seed)
+    save_old(model, run / NAME)
+    finish(run / NAME, arguments=arguments)
+    return Made(
+        folder=run / NAME,
+        layout="huggingface",
+        queries=first(model),
+        passages=first(model),
+        tokenizer=save_tokenizer(run),
+    )

@@ -7,8 +7,8 @@ from tests.checkpoints.recipes.made import (
     Made,
     bert,
     finish,
-    first,
     mean,
+    plain_tied,
     projected,
     save_old,
     save_tokenizer,
@@ -18,16 +18,7 @@ from tests.checkpoints.recipes.tevatron import save_pooler
 
 
 def tied(run: Path) -> Made:
-    model = bert(3)
-    save_old(model, run / NAME)
-    finish(run / NAME, arguments=True)
-    return Made(
-        folder=run / NAME,
-        layout="huggingface",
-        queries=first(model),
-        passages=first(model),
-        tokenizer=save_tokenizer(run),
-    )
+    return plain_tied(run, seed=3, arguments=True)
 
 
 def mean_pooler(run: Path) -> Made:

@@ -11,6 +11,7 @@ from tests.checkpoints.recipes.made import (
     bert,
     finish,
     first,
+    plain_tied,
     projected,
     random_linear,
     save_old,
@@ -21,16 +22,7 @@ from tests.checkpoints.recipes.made import (
 
 
 def tied(run: Path) -> Made:
-    model = bert(1)
-    save_old(model, run / NAME)
-    finish(run / NAME, arguments=False)
-    return Made(
-        folder=run / NAME,
-        layout="huggingface",
-        queries=first(model),
-        passages=first(model),
-        tokenizer=save_tokenizer(run),
-    )
+    return plain_tied(run, seed=1, arguments=False)
 
 
 def untied(run: Path) -> Made:
