@@ -24,7 +24,6 @@ from asyncval.retrieval.profile import Work, measure_rate
 from asyncval.retrieval.tokens import TextIds, TokenStore
 
 CLOCK = SimpleNamespace(monotonic=time.perf_counter, now=time.time)
-PASSAGES = {"minilm": 1000, "bert-base": 250, "tiny": 4000}
 
 
 def make_tokens(number: int) -> TokenStore:
@@ -41,7 +40,7 @@ def make_tokens(number: int) -> TokenStore:
 
 def measure(shape: str, precision: str, options: argparse.Namespace) -> dict[str, float]:
     """Return medians over the rounds."""
-    tokens = make_tokens(options.passages or PASSAGES[shape])
+    tokens = make_tokens(options.passages)
     operations = workload.operations(tokens.lengths, shape)
     encoding = Encoding(device="cpu", precision=precision)
     rounds = []
@@ -79,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Encoding against the machine's best rate.")
     parser.add_argument("--shapes", nargs="+", default=["minilm", "bert-base"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--passages", type=int, help="default: 1000 for minilm, 250 for bert-base")
+    parser.add_argument("--passages", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     found = {

@@ -18,55 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import workload
+
 ROOT = Path(__file__).parents[1]
-WORDS = ["ocean", "river", "storm", "light", "query", "stone", "green", "music", "train", "cloud"]
 PATIENCE_SECONDS = 60.0
 LAST = "trainer_state.json"
 
 
-def make_model(folder: Path) -> None:
-    """Write a BERT of some thousand random weights and its tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-    ).save_pretrained(folder)
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=40,
-        initializer_range=0.5,
-    )
-    BertModel(config).save_pretrained(folder)
-
-
 def make_data(folder: Path) -> list[str]:
     """Write a few passages and queries; return the flags that name them."""
-    folder.mkdir()
-    draw = random.Random(1)
-    texts = [" ".join(draw.choices(WORDS, k=9)) for _ in range(40)]
-    rows = [json.dumps({"text_id": f"p{i}", "text": text}) for i, text in enumerate(texts)]
-    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n")
-    rows = [json.dumps({"text_id": f"q{i}", "text": texts[i][:20]}) for i in range(10)]
-    (folder / "queries.jsonl").write_text("\n".join(rows) + "\n")
-    (folder / "qrels.tsv").write_text("".join(f"q{i}\t0\tp{i}\t1\n" for i in range(10)))
+    workload.make_collection(folder, passages=40, queries=10)
     files = {
         "--query_file": "queries.jsonl",
         "--candidate_dir": "corpus.jsonl",
@@ -107,7 +68,7 @@ def save(model: Path, target: Path, *, step: int) -> float:
 def measure(work: Path, count: int, more: list[str]) -> list[float]:
     """Return the seconds of `count` checkpoints, each written when the daemon is idle."""
     model, root, log = work / "model", work / "training", work / "log.txt"
-    make_model(model)
+    workload.make_checkpoint(model, "tiny")
     root.mkdir()
     flags = make_data(work / "data")
     folders = {"--ckpts_dir": root, "--output_dir": work / "out", "--cache_dir": work / "cache"}

@@ -320,7 +320,7 @@ def main() -> None:
     )
     header = ["", "median s", "range", "times ours (median of rounds)", *MEASURES]
     workload.save(
-        f"validate-{options.shape}-{options.dtype}",
+        f"validate-{options.passages}-{options.shape}-{options.dtype}",
         f"{workload.table(title, header, rows)}\n\n{phases(rounds['ours'])}",
         {"title": title, "rounds": rounds},
     )
