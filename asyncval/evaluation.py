@@ -36,7 +36,7 @@ from asyncval.data.sources import digest_of
 from asyncval.execution.messages import CorpusSetup, WorkerSetup
 from asyncval.outputs import write_outputs
 from asyncval.retrieval.encode import Encoding
-from asyncval.retrieval.heap import share_one_heap
+from asyncval.retrieval.heap import bound_caches, share_one_heap
 from asyncval.retrieval.search import check_backend
 from asyncval.retrieval.task import CorpusTexts, Task
 from asyncval.retrieval.tokens import TokenCache
@@ -278,8 +278,9 @@ def _step(path: Path) -> int | None:
 
 
 def tame_libraries() -> None:
-    """Keep the libraries off the network and the terminal, and to one heap; before any import."""
+    """Keep the libraries off the network and the terminal, and small; before any import."""
     share_one_heap()
+    bound_caches()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     for name in ("faiss", "transformers"):
