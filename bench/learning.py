@@ -240,11 +240,9 @@ def score_start(options: argparse.Namespace, student: Path) -> dict[str, float]:
 
 
 def results(output: Path) -> list[dict[str, Any]]:
-    """Return what the daemon found, ascending by step."""
-    found: list[dict[str, Any]] = json.loads(
-        run("asyncval", "results", "--json", output_dir=output)
-    )
-    return found
+    """Return step, measures and seconds of what the daemon validated, ascending by step."""
+    found = json.loads(run("asyncval", "results", "--json", output_dir=output))
+    return [{name: each[name] for name in ("step", "metrics", "seconds")} for each in found]
 
 
 def main() -> None:
