@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes, read_ahead
-from asyncval.core.errors import OutputUnavailable
+from asyncval.core.errors import DataChanged, OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import (
     MAIN,
@@ -163,6 +163,7 @@ class Daemon:
         self._signals: deque[int] = deque()
         self._stop_at = 0.0
         self._is_stuck = False
+        self._must_clean = False
         self._reasons_to_wait: set[str] = set()
         self._read: Path | None = None
 
@@ -220,11 +221,17 @@ class Daemon:
     def _due_elsewhere(self) -> set[Path]:
         """Return the folders of checkpoints that another lane should have and does not."""
         known = sorted(self._main.validations(), key=attrgetter("id"))
-        due = set()
+        newest = {each.checkpoint.path: each for each in known}
+        due: set[Path] = set()
         for lane in self._other_lanes():
             there = set(map(_content, lane.validations()))
-            wanted = known[lane.every - 1 :: lane.every]
-            due |= {each.checkpoint.path for each in wanted if _content(each) not in there}
+            due |= {
+                each.checkpoint.path
+                for each in known[lane.every - 1 :: lane.every]
+                if _content(each) not in there
+                and newest[each.checkpoint.path] is each
+                and each.state in (State.QUEUED, State.DONE)
+            }
         return due
 
     def _turn(self) -> int | None:
@@ -244,28 +251,35 @@ class Daemon:
             for lane in self._lanes.values():
                 lane.reporting.publish()
             self._refresh()
-            self._is_stuck = False
+            self._is_stuck = self._lookout.is_hurried = False
             return self._exit_code()
         except (sqlite3.OperationalError, OSError) as error:
             if not self._is_stuck:
                 logger.warning("Cannot record (%s): trying again until it works.", error)
-            self._is_stuck = True
+            self._is_stuck = self._lookout.is_hurried = True  # the trainer does not wait
             return 128 + self._signals[0] if self._signals else None
 
     # Finding
 
     def _look(self) -> None:
-        self._lookout.look_if_idle()
+        self._lookout.go_on()
         while self._queue_found():
-            self._lookout.look_if_idle()
+            self._lookout.go_on()
         self._active_at = max(self._active_at, self._lookout.watcher.changed_at)
+        if self._must_clean:
+            self._clean_pins()
 
-    def _look_last(self) -> None:
-        """Take what is there as nobody goes on with it, but not what is of a later step."""
-        last_step = self._limits.until_step
-        self._lookout.look(give_up=True, last_step=last_step)
-        while self._queue_found():
-            self._lookout.look(give_up=True, last_step=last_step)
+    def _look_last(self) -> bool:
+        """Say whether something is new; if not, take what is there as nobody goes on with it.
+
+        What is of a later step than `--until_step` is left alone.
+        """
+        self._lookout.look()
+        if self._queue_found():
+            return True
+        self._lookout.look(give_up=True, last_step=self._limits.until_step)
+        self._queue_found()
+        return False
 
     def _queue_found(self) -> bool:
         """Record what was found and say whether there was anything.
@@ -290,9 +304,10 @@ class Daemon:
         # The main lane last: what it knows is not looked at again after a kill.
         is_new = self._enqueue(found, self._main)
         self._active_at = self._clock.monotonic()
+        if found.fate is State.QUEUED:
+            self._stay_within_limits()
         if is_new and found.fate is State.QUEUED:
             logger.info("%s is complete and queued.", name)
-            self._stay_within_limits()
         elif is_new:
             logger.warning("%s is %s: %s", name, found.fate, found.reason)
 
@@ -349,7 +364,7 @@ class Daemon:
         return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
-        self._lookout.clean(self._kept_pins())
+        self._must_clean = not self._lookout.clean(self._kept_pins())
 
     # Handing out
 
@@ -451,6 +466,8 @@ class Daemon:
                     self._read_ahead()
             self._progress[message.device] = (progress, since)
             return
+        if message.kind == "refused" and message.values.get("is_final"):
+            raise DataChanged(message.values["reason"])
         job = self._executor.running.get(message.device)
         if job is not None and message.kind in ("done", "failed", "stopped"):
             self._progress.pop(message.device, None)
@@ -552,10 +569,10 @@ class Daemon:
         if reason is None:
             return None
         if not reason.startswith("--max_num_valid"):
-            self._look_last()
+            is_new = self._look_last()
             self._refresh()
-            if self._is_waiting():
-                return None  # one whose quiet time was not over
+            if is_new or self._is_waiting():
+                return None
         logger.info("Ending, as %s says.", reason)
         return self._final_code()
 

@@ -14,7 +14,7 @@ from asyncval.checkpoints.loading import first_line
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.clock import SystemClock
 from asyncval.core.discovery import step_in_name
-from asyncval.core.errors import CheckpointError, DeviceUnavailable, InvalidData, UsageError
+from asyncval.core.errors import CheckpointError, DataChanged, DeviceUnavailable, UsageError
 from asyncval.core.measures import parse_measures
 from asyncval.core.ports import Encoder, ProgressListener
 from asyncval.core.types import (
@@ -76,7 +76,9 @@ class Evaluation:
         ]
         query_sets = load_query_sets(tasks, form=setup.query_form)
         if [each.digest for each in query_sets] != [*setup.query_digests]:
-            raise InvalidData(CHANGED.format("--query_file", ", ".join(setup.query_files)))
+            raise DataChanged(CHANGED.format("--query_file", ", ".join(setup.query_files)))
+        if [digest_of([Path(path)]) for path in setup.qrel_files] != [*setup.qrel_digests]:
+            raise DataChanged(CHANGED.format("--qrel_file", ", ".join(setup.qrel_files)))
         return Validator(
             Task(
                 query_sets=[
@@ -174,7 +176,7 @@ def _passages(corpus: CorpusSetup, *, form: TextForm) -> Iterator[Text]:
     files = list(map(Path, corpus.files))
     yield from read_passages(files, form=form)
     if digest_of(files, form) != corpus.digest:
-        raise InvalidData(CHANGED.format("--candidate_dir", ", ".join(corpus.files)))
+        raise DataChanged(CHANGED.format("--candidate_dir", ", ".join(corpus.files)))
 
 
 def _with_phase(result: Result, name: str, seconds: float) -> Result:

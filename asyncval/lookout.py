@@ -7,7 +7,6 @@ thread of its own, which the alarm wakes, and is taken up by the daemon when it 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from asyncval.alarm import Alarm
@@ -46,6 +45,8 @@ class Lookout:
         self.watcher = watcher
         self.found: deque[Found] = deque()
         """What the daemon has not recorded yet, with its pins."""
+        self.is_hurried = False
+        """Whether to keep all that there is, as the daemon cannot record it now."""
         self._pins = pins
         self._wake = wake
         self._scan_seconds = scan_seconds
@@ -54,6 +55,7 @@ class Lookout:
         self._alarm = Alarm(watcher.root, self._rung.set, enabled=events)
         self._lock = threading.Lock()
         self._forgotten: deque[str] = deque()
+        self._error: Exception | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,13 +70,16 @@ class Lookout:
         self._rung.set()
         if self._thread is not None:
             self._thread.join(timeout=STOP_SECONDS)
+            self._thread = None
         self._alarm.stop()
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            with suppress(Exception):  # what is wrong, the daemon's own next look meets and says
+            try:
                 self.look()
-            if self.found:
+            except Exception as error:  # the daemon's to say
+                self._error = error
+            if self.found or self._error:
                 self._wake()
             if self._rung.wait(self._scan_seconds):
                 self._ended.wait(COALESCE_SECONDS)
@@ -82,28 +87,27 @@ class Lookout:
     def look(self, *, give_up: bool = False, last_step: int | None = None) -> None:
         """Scan once; the arguments are those of `Watcher.scan`."""
         with self._lock:
-            self._scan(give_up=give_up, last_step=last_step)
-
-    def look_if_idle(self) -> None:
-        """Scan once, unless another thread does."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._scan()
-            finally:
-                self._lock.release()
-
-    def _scan(self, *, give_up: bool = False, last_step: int | None = None) -> None:
-        if self.found and self._one_by_one:
-            return
-        self._rung.clear()
-        self._alarm.reset()
-        self._alarm.rearm()
-        while self._forgotten:
-            self.watcher.forget(self._forgotten.popleft())
-        for found in self.watcher.scan(give_up=give_up, last_step=last_step):
-            self.found.append(found)  # each at once, as the next one may take long to be copied
-            if self._one_by_one:
+            self._rung.clear()
+            waits = self._one_by_one and not give_up and not self.is_hurried
+            if waits and self.found:
                 return
+            self._alarm.reset()
+            self._alarm.rearm()
+            while self._forgotten:
+                self.watcher.forget(self._forgotten.popleft())
+            for found in self.watcher.scan(give_up=give_up, last_step=last_step):
+                self.found.append(found)  # each at once: the next one may take long to be copied
+                if waits:
+                    return
+
+    def go_on(self) -> None:
+        """Have the next scan made, by the thread if there is one; raise what went wrong in it."""
+        if self._thread is None:
+            self.look()
+        elif self._error is not None:
+            raise self._error
+        elif self._one_by_one:
+            self._rung.set()
 
     def adopt(self, recorded: Iterable[Path]) -> None:
         """Find again what was pinned and not recorded, as the process was killed in between."""
@@ -113,12 +117,19 @@ class Lookout:
     def forget(self, name: str) -> None:
         """Have the next scan look at a folder as if it had never been reported."""
         self._forgotten.append(name)
+        self._rung.set()
 
-    def clean(self, keep: Iterable[Path]) -> None:
-        """Remove all pins that are neither kept nor held here; not now if a scan makes one."""
-        if self._lock.acquire(blocking=False):
-            try:
-                held = [each.checkpoint.pin for each in self.found if each.checkpoint.pin]
-                self._pins.clean([*keep, *held])
-            finally:
-                self._lock.release()
+    def clean(self, keep: Iterable[Path]) -> bool:
+        """Remove all pins that are neither kept nor held here; not while one may be made.
+
+        Returns:
+            Whether that could be done now.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            held = [each.checkpoint.pin for each in self.found if each.checkpoint.pin]
+            self._pins.clean([*keep, *held])
+        finally:
+            self._lock.release()
+        return True

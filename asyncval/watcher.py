@@ -1,11 +1,13 @@
 """Finds checkpoints in a folder, and keeps each readable from the moment it is whole."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from re import Pattern
+from urllib.parse import quote, unquote
 
 from asyncval.checkpoints.completeness import (
     SENTINEL,
@@ -17,7 +19,7 @@ from asyncval.checkpoints.completeness import (
 )
 from asyncval.checkpoints.folder import FileStat, Folder, fingerprint, is_folder
 from asyncval.checkpoints.loading import WEIGHTS
-from asyncval.checkpoints.pins import PinStore
+from asyncval.checkpoints.pins import DIGITS, MARK, PinStore
 from asyncval.checkpoints.recognition import AUTO
 from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
 from asyncval.core.errors import CheckpointBlocked, CheckpointError, UsageError
@@ -121,21 +123,24 @@ class Watcher:
                 yield found
 
     def adopt(self, recorded: Set[Path]) -> Iterator[Found]:
-        """Yield what a killed process pinned and did not record, where only the pin is left.
+        """Yield what a killed process pinned and did not record.
 
         Args:
             recorded: The pins that are known.
         """
         for pin in self.pins.intact():
-            name, state, _ = pin.path.name.rsplit("-", 2)
-            path = (self.root / name).absolute()
-            if pin.path in recorded or _state_of(path).startswith(state):
+            name, origin, before, layout, _ = pin.path.name.rsplit(MARK, 4)
+            if pin.path in recorded or origin != self._origin:
                 continue
+            path = (self.root / name).absolute()
+            state = _state_of(path)
+            if not state.startswith(before):
+                state = before  # of its own, which is no more
             try:
-                folder = Folder.listing(pin.path)
-                whole = examine(folder, step=None, layout_name=self.habits.layout)
+                whole = examine(Folder.listing(pin.path), step=None, layout_name=unquote(layout))
             except CheckpointError:
                 continue
+            self.reported[name] = state
             checkpoint = Checkpoint(
                 path=path,
                 step=step_in_name(name, self.habits.pattern),
@@ -144,6 +149,12 @@ class Watcher:
                 pin=pin.path,
             )
             yield Found(checkpoint=checkpoint, folder_state=state, pin_state=pin.state)
+
+    @property
+    def _origin(self) -> str:
+        """Digits of the root, which the pins of other roots do not have."""
+        root = str(self.root.absolute()).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(root).hexdigest()[:8]
 
     def forget(self, name: str) -> None:
         """Look at a folder again as if it had never been reported."""
@@ -238,13 +249,19 @@ class Watcher:
         except CheckpointError as error:
             return self._postpone(folder, checkpoint, str(error), quiet, give_up=give_up)
         except OSError as error:  # no space for the pin, a file system that stumbled
-            self.waiting[name] = f"It cannot be pinned now: {error.strerror}."
+            self._wait_for_room(name, f"It cannot be pinned now: {error.strerror}.")
             return None
         except UsageError:
             raise
         except Exception as error:  # one folder that nobody foresaw must not end the daemon
             reason = f"It cannot be examined: {type(error).__name__}: {error}"
             return self._postpone(folder, checkpoint, reason, quiet, give_up=give_up)
+
+    def _wait_for_room(self, name: str, reason: str) -> None:
+        """Say once why a whole checkpoint is not kept, and go on trying."""
+        if self.waiting.get(name) != reason:
+            logger.warning("%s: %s It is tried again.", name, reason)
+        self.waiting[name] = reason
 
     def _sight(self, name: str, state: str) -> Sighting:
         """Note in which state a folder is, and since when."""
@@ -286,7 +303,8 @@ class Watcher:
 
     def _take(self, folder: Folder, checkpoint: Checkpoint, whole: WholeFolder) -> Found:
         """Pin a whole folder and report it; its identity is that of the pinned content."""
-        pin = self.pins.pin(folder, whole.model_files, key=f"{checkpoint.name}-{folder.state[:12]}")
+        key = (checkpoint.name, self._origin, folder.state[:DIGITS], quote(whole.layout, safe=""))
+        pin = self.pins.pin(folder, whole.model_files, key=MARK.join(key))
         self._inventory = inventory_of(whole.model_files)
         digest = fingerprint(pin.path, whole.model_files)
         return self._report(

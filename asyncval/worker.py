@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncval.clock import SystemClock
-from asyncval.core.errors import CheckpointError, UsageError
+from asyncval.core.errors import CheckpointError, DataChanged, UsageError
 from asyncval.core.measures import parse_measures
 from asyncval.core.types import MAIN, Job, Progress
 from asyncval.evaluation import Evaluation, tame_libraries
@@ -51,7 +51,7 @@ def main() -> int:
     try:
         evaluations = {lane: Evaluation(setup, device=device) for lane, setup in setups.items()}
     except UsageError as error:
-        say("refused", reason=str(error))
+        say("refused", reason=str(error), is_final=isinstance(error, DataChanged))
         return error.exit_code
     first = evaluations[MAIN]
     say("ready", device=first.device, precision=first.precision, note=first.note)
@@ -94,6 +94,8 @@ def serve(job: Job, evaluation: Evaluation, say: Say) -> None:
             dimension=job.dimension,
         )
         say("done", job=job.id, result=result_to_values(result))
+    except DataChanged as error:
+        say("refused", reason=str(error), is_final=True)
     except (CheckpointError, UsageError) as error:
         say("failed", job=job.id, reason=str(error))
     except Exception as error:

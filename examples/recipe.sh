@@ -2,7 +2,8 @@
 #
 # DATA is a folder in the form of MS MARCO that the toolkits' scripts leave behind (examples/README.md
 # lists its files), MODEL the transformer to start from, OUT where everything goes. LAUNCH starts a
-# training: LAUNCH="torchrun --nproc_per_node 8". With --small, data and model are made out of this
+# training: LAUNCH="torchrun --nproc_per_node 8"; VALIDATION_DEVICE=cuda:7 keeps the validation off
+# the other GPUs. With --small, data and model are made out of this
 # machine's Python sources, and SMALL_TRAIN makes a minute's work of the trainings, on a CPU.
 
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,7 +16,7 @@ small() {
     DATA=$SMALL_DATA/data MODEL=$SMALL_DATA/$1 SHARDS=2 DEVICES=cpu
     SMALL_TRAIN=(--use_cpu --fp16 false --bf16 false --per_device_train_batch_size 8
         --train_n_passages 4 --p_max_len 64 --max_steps 12 --save_strategy steps --save_steps 6 --logging_steps 4
-        --warmup_steps 3 --learning_rate 2e-3 --dataloader_num_workers 0 --report_to none)
+        --warmup_steps 3 --learning_rate 2e-3 --dataloader_num_workers 0)
     export XDG_CACHE_HOME=$SMALL_DATA/cache HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
     export CUDA_VISIBLE_DEVICES=
     if [ ! -e "$DATA" ]; then
@@ -34,7 +35,7 @@ small() {
 say() { printf '\n== %s\n' "$*" >&2; }
 asyncval() { "$PYTHON" -m asyncval "$@"; }
 trainer() { "$PYTHON" -m trainer "$@"; }
-train() { ${LAUNCH:-$PYTHON} -m trainer train "$@" "${SMALL_TRAIN[@]}"; }
+train() { ${LAUNCH:-$PYTHON} -m trainer train --report_to tensorboard "$@" "${SMALL_TRAIN[@]}"; }
 
 # A validation during the training: a subset of the corpus, and what `asyncval watch` is told of it.
 prepare_validation() {  # further lines of the configuration
@@ -46,6 +47,7 @@ query_file: $DATA/dev.query.txt
 candidate_dir: $OUT/subset
 qrel_file: $DATA/qrels.dev.tsv
 metrics: [RR@10, R@100]
+devices: ${VALIDATION_DEVICE:-auto}
 ${1-}
 END
 }

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -29,6 +30,7 @@ from asyncval.core.types import PinMethod
 
 FICLONE = 0x40049409  # of linux/fs.h
 PARTIAL = ".partial"
+MARK = "@"
 DIGITS = 12
 CANNOT_SHARE = {
     errno.EXDEV,
@@ -94,9 +96,10 @@ class PinStore:
             for name in names:
                 check_file(partial / name)
             state = _state_of(Folder.listing(partial), names)
-            place = self.root / f"{key}-{state[:DIGITS]}"
-            shutil.rmtree(place, ignore_errors=True)
-            partial.rename(place)
+            place = self.root / f"{key}{MARK}{state[:DIGITS]}"
+            if not self.is_unchanged(Pin(place, state)):  # else it may be read just now
+                shutil.rmtree(place, ignore_errors=True)
+                partial.rename(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return Pin(place, state)
@@ -147,13 +150,15 @@ class PinStore:
         return _state_of(folder, list(folder.files)) == pin.state
 
     def intact(self) -> Iterator[Pin]:
-        """Yield all pins that are as they were made, in the order of their names."""
+        """Yield all pins that are as they were made, the oldest first."""
         is_there = self._method != "none" and self.root.is_dir()
-        for path in sorted(self.root.iterdir()) if is_there else []:
-            folder = Folder.listing(path)
-            pin = Pin(path, _state_of(folder, list(folder.files)))
-            if path.name.endswith(f"-{pin.state[:DIGITS]}"):
-                yield pin
+        places = [path for path in self.root.iterdir() if path.is_dir()] if is_there else []
+        for path in sorted(places, key=lambda each: each.stat().st_mtime_ns):
+            with suppress(CheckpointError):  # it is half-made, or somebody else's
+                folder = Folder.listing(path)
+                pin = Pin(path, _state_of(folder, list(folder.files)))
+                if path.name.endswith(f"{MARK}{pin.state[:DIGITS]}"):
+                    yield pin
 
     def release(self, path: Path) -> None:
         """Remove a pin; a folder that is none of ours is left alone."""

@@ -241,6 +241,7 @@ def worker_setup(
         query_names=[each.name for each in collection.query_sets],
         query_files=[located(each.path) for each in collection.query_sets],
         qrel_files=[located(each.qrels_path) for each in collection.query_sets],
+        qrel_digests=[digest_of([each.qrels_path]) for each in collection.query_sets],
         query_digests=[each.digest for each in collection.query_sets],
         query_corpora=[each.corpus for each in collection.query_sets],
         corpora={
@@ -273,7 +274,7 @@ def describe_plan(setup: WorkerSetup, precision: str) -> dict[str, Any]:
     return {
         "format": PLAN_FORMAT,
         "queries": setup.query_digests,
-        "qrels": [digest_of([Path(path)]) for path in setup.qrel_files],
+        "qrels": setup.qrel_digests,
         "query_sets": setup.query_names,
         "corpus": _digests(setup),
         "encoding": asdict(setup.options),

@@ -40,6 +40,10 @@ class InvalidData(UsageError):
     """A query, passage, qrels or run file cannot be used as it is."""
 
 
+class DataChanged(InvalidData):
+    """A data file is not the one any more that it was at the start: nothing can go on."""
+
+
 class DeviceUnavailable(UsageError):
     """A device was asked for that is not there."""
 

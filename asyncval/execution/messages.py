@@ -40,6 +40,7 @@ class WorkerSetup:
     query_names: list[str]
     query_files: list[str]
     qrel_files: list[str]
+    qrel_digests: list[str]
     query_digests: list[str]
     query_corpora: list[str]
     corpora: dict[str, CorpusSetup]

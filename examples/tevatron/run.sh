@@ -21,7 +21,7 @@ trainer mine --model_name_or_path "$OUT/stage1" --query_file "$DATA/train.query.
     --candidate_dir "$DATA/corpus.tsv" --qrel_file "$DATA/qrels.train.tsv" \
     --depth_range 1 200 --num_negatives 30 --output_file "$OUT/train.hard.jsonl"
 
-say "Train on both"
+say "Train on them"
 train "${COMMON[@]}" --num_train_epochs 2 --output_dir "$OUT/stage2" \
     --train_file "$OUT/train.hard.jsonl"
 

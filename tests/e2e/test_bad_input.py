@@ -170,21 +170,26 @@ def test_a_checkpoint_that_is_not_there_is_named(collection, tmp_path):
     assert "there is no folder" in done.stderr
 
 
-@pytest.mark.parametrize("what", ["passages", "queries"])
+@pytest.mark.parametrize("what", ["passages", "queries", "judgements"])
 def test_data_that_changes_after_the_start_is_not_taken_for_what_it_was(
     watch, save_checkpoint, collection, tmp_path, what
 ):
     daemon = watch("--until_step", "1")
     daemon.wait_for("Watching")
-    path = collection.queries if what == "queries" else collection.corpus / "split00.jsonl"
+    late = '{"text_id": "late", "text": "river stone"}\n'
+    path, line = {
+        "passages": (collection.corpus / "split00.jsonl", late),
+        "queries": (collection.queries, late),
+        "judgements": (collection.qrels, "q0\t0\tlate\t1\n"),
+    }[what]
     with path.open("a") as file:
-        file.write('{"text_id": "late", "text": "river stone"}\n')
-    if what == "queries":  # they are read when a process starts
+        file.write(line)
+    if what != "passages":  # they are read when a process starts
         for worker in daemon.workers():
             os.kill(worker, signal.SIGKILL)
-        daemon.wait_for("changed after the start")
-        return
     save_checkpoint(1)
-    assert daemon.exit_code() == 4
-    assert "changed after the start. Start again" in daemon.log
+    assert daemon.exit_code() == 2
+    assert "changed after the start. Start again" in daemon.log.splitlines()[-1]
     assert not (tmp_path / "validation" / "results.jsonl").read_text()
+    status = asyncval("status", "--output_dir", str(tmp_path / "validation")).stdout
+    assert "queued" in status

@@ -319,6 +319,22 @@ def test_r11_what_was_saved_again_while_its_anchor_was_evaluated_is_anchored(poo
     assert [job.lane for job in here.executor.served] == [MAIN, ANCHOR, ANCHOR]
 
 
+def test_r11_a_pin_that_is_made_again_is_not_taken_from_who_reads_it(put, station):
+    """A hard link to the same file is the same pin."""
+    put(1)
+    here = station(pin="hardlink")
+    here.look()
+    [row] = here.rows()
+    descriptor = os.open(row.checkpoint.pin, os.O_RDONLY)
+    try:
+        here.daemon._lookout.forget("checkpoint-1")
+        here.look()
+        assert os.listdir(descriptor)  # noqa: PTH208  # of a folder that was removed it is empty
+    finally:
+        os.close(descriptor)
+    assert here.rows()[0].checkpoint.pin == row.checkpoint.pin
+
+
 # R12
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from asyncval.core.types import MAIN, Result
 from asyncval.ledger.sqlite import Ledger
+from tests.checkpoints.recipes import RECIPES
 from tests.clocks import FakeClock
 from tests.e2e.test_watch import events, is_running
 from tests.reliability.conftest import LightDaemon
@@ -129,6 +130,47 @@ def test_r13_what_was_pinned_and_not_recorded_is_found_again(put, station, monke
     assert row.result.metrics == metrics_of(row.checkpoint.fingerprint)
     assert [job.lane for job in here.executor.served] == [MAIN, ANCHOR]
     assert leftovers(here.output) == []
+
+
+def test_r13_what_was_pinned_is_not_copied_again_where_its_folder_still_stands(put, station):
+    put(1)
+    killed = station(pin="copy")
+    killed.daemon._lookout.look()
+    [pin] = killed.pins.root.iterdir()
+    here = station(pin="copy")
+    here.daemon._take_up()
+    [row] = here.rows()
+    assert row.checkpoint.pin == pin
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    assert here.executor.served[0].checkpoint.pin == pin
+
+
+def test_r13_what_was_pinned_is_of_the_layout_that_its_folder_had(pool, station, tmp_path):
+    """RetroMAE's two models are told from Tevatron's by a file that no pin holds."""
+    made = RECIPES["retromae untied"](tmp_path / "run")
+    target = tmp_path / "training" / "checkpoint-100"
+    target.parent.mkdir()
+    made.folder.rename(target)
+    killed = station()
+    killed.daemon._lookout.look()
+    shutil.rmtree(target)
+    here = station()
+    here.daemon._take_up()
+    [row] = here.rows()
+    assert row.checkpoint.layout == "retromae"
+
+
+def test_r13_pins_of_another_training_are_not_taken(put, station, tmp_path):
+    put(1)
+    pins = tmp_path / "pins"
+    killed = station(pins=pins)
+    killed.daemon._lookout.look()
+    assert len(list(pins.iterdir())) == 1
+    (tmp_path / "another" / "training").mkdir(parents=True)
+    here = station(tmp_path / "another", pins=pins)
+    here.daemon._take_up()
+    assert here.states() == []
 
 
 def test_r13_a_pin_that_was_changed_before_it_was_recorded_is_not_taken(put, station):
