@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,20 @@ def test_a_metadata_that_was_made_to_harm_is_refused_at_once(tmp_path, content):
         examine(Folder.listing(folder), step=1)
     assert str(folder) == before
     assert str(Path("/a")) == "/a"
+
+
+def test_it_may_name_members_of_enumerations_as_early_versions_of_python_3_11_do(tmp_path):
+    path = save_distributed(tmp_path / "checkpoint-1") / ".metadata"
+    before = read_metadata(path)
+    content = pickle.loads(path.read_bytes())  # written right here
+
+    class EarlyPickler(pickle.Pickler):
+        def reducer_override(self, value):
+            if isinstance(value, Enum):
+                return getattr, (type(value), value.name)
+            return NotImplemented
+
+    with path.open("wb") as file:
+        EarlyPickler(file).dump(content)
+    assert b"getattr" in path.read_bytes()
+    assert read_metadata(path) == before
