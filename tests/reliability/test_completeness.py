@@ -383,12 +383,16 @@ def place_for_nobody(tmp_path_factory):
         yield Path(name)
 
 
+def save_for_everybody(source: Path, path: Path) -> None:
+    save(source, path, step=1)
+    for each in (path.parent, path, *path.rglob("*")):
+        each.chmod(0o755)
+
+
 @pytest.mark.parametrize("what", ["model.safetensors", ""], ids=["a file", "the folder"])
 def test_r28_what_may_not_be_read_is_diagnosed_and_revived(pool, place_for_nobody, station, what):
     path = place_for_nobody / "training" / "checkpoint-1"
-    save(pool(1), path, step=1)
-    for each in (path.parent, path, *path.rglob("*")):
-        each.chmod(0o755)
+    save_for_everybody(pool(1), path)
     (path / what).chmod(0)
     with without_privileges():
         here = station(place_for_nobody)
@@ -416,9 +420,7 @@ def test_r28_another_users_folder_beside_the_checkpoints_hides_none_of_them(
 ):
     """As `lost+found` at the top of a file system."""
     path = place_for_nobody / "training" / "checkpoint-1"
-    save(pool(1), path, step=1)
-    for each in (path.parent, path, *path.rglob("*")):
-        each.chmod(0o755)
+    save_for_everybody(pool(1), path)
     (path.parent / "lost+found").mkdir(mode=0o700)
     with without_privileges():
         here = station(place_for_nobody)
@@ -431,9 +433,7 @@ def test_r28_a_checkpoint_is_revived_by_the_daemon_that_was_refused(
     pool, place_for_nobody, station
 ):
     path = place_for_nobody / "training" / "checkpoint-1"
-    save(pool(1), path, step=1)
-    for each in (path.parent, path, *path.rglob("*")):
-        each.chmod(0o755)
+    save_for_everybody(pool(1), path)
     (path / "model.safetensors").chmod(0)
     with without_privileges():
         here = station(place_for_nobody)
