@@ -6,6 +6,7 @@ type, order or paths.
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,10 @@ WAKING: list[type[FileSystemEvent]] = [
 ]
 ATTEMPTS = 10
 """How often a folder that comes and goes is taken up in a row; the next turn goes on."""
-WITHOUT_EVENTS = ("nfs", "cifs", "smb", "fuse", "9p", "lustre", "gpfs", "beegfs", "ceph", "afs")
-"""Starts of file system types whose changes from elsewhere make no events here."""
+ESCAPED = re.compile(r"\\([0-7]{3})")
+"""How mountinfo writes white space and backslashes."""
+REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "lustre", "gpfs", "beegfs", "ceph", "afs")
+"""Starts of file system types on which other machines write, whose changes make no events here."""
 
 
 class Alarm(FileSystemEventHandler):
@@ -110,23 +113,22 @@ class Alarm(FileSystemEventHandler):
         root = place.resolve()
         self._watched = str(root)
         kind = file_system_of(root)
-        if kind.startswith(WITHOUT_EVENTS):
+        if kind.startswith(REMOTE):
             logger.info("%s is on %s, which reports no changes: it is polled.", self._root, kind)
             self._enabled = False
             return
-        observer = Observer()
         try:
-            observer.schedule(
+            self._observer = Observer()
+            self._observer.schedule(
                 self, str(root), recursive=place == self._root, event_filter=list(WAKING)
             )
-            observer.start()
+            self._observer.start()
         except (FileNotFoundError, NotADirectoryError):
-            return  # it went in this moment: the next turn looks again
+            self.stop()  # it went in this moment: the next turn looks again
         except OSError as error:
             logger.warning("No events from the file system (%s): it is polled.", error)
             self._enabled = False
-        else:
-            self._observer = observer
+            self.stop()
 
     def _is_alive(self) -> bool:
         if self._observer is None:
@@ -137,7 +139,8 @@ class Alarm(FileSystemEventHandler):
         """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
-            self._observer.join(timeout=5)
+            if self._observer.ident is not None:  # it was started
+                self._observer.join(timeout=5)
             self._observer = None
 
 
@@ -150,7 +153,7 @@ def file_system_of(path: Path) -> str:
         return ""
     for line in lines:
         before, _, after = line.partition(" - ")
-        mount = before.split()[4]
+        mount = ESCAPED.sub(lambda digits: chr(int(digits[1], 8)), before.split()[4])
         if path.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, after.split()[0]
     return kind

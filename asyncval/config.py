@@ -373,6 +373,8 @@ class ExplainConfig(ModelConfig):
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """Checkpoint folders."""
+    ckpt_pattern: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None
+    """Names of checkpoint folders; the last group is the step. Default: checkpoint-500, 500 ..."""
     sentinel: str = "trainer_state.json"
     """The file that the trainer writes last."""
     json: Flag = False

@@ -4,9 +4,10 @@ import logging
 import signal
 import sqlite3
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -187,13 +188,14 @@ class Daemon:
                 self._wait()
         finally:
             self._lookout.stop()
-            for job in self._executor.stop():
-                self._lanes[job.lane].ledger.requeue(job.id)
-            with suppress(sqlite3.OperationalError, OSError):  # its pin stays, and is adopted
+            # On a full disk the next start takes up what this one leaves.
+            with suppress(sqlite3.OperationalError, OSError):
+                for job in self._executor.stop():
+                    self._lanes[job.lane].ledger.requeue(job.id)
                 self._queue_found()
-            self._clean_pins()
-            self._pins.remove_root()
-            self._refresh()
+                self._clean_pins()
+                self._pins.remove_root()
+                self._refresh()
             for lane in self._lanes.values():
                 lane.reporting.close()
 
@@ -265,7 +267,6 @@ class Daemon:
         self._lookout.go_on()
         while self._queue_found():
             self._lookout.go_on()
-        self._active_at = max(self._active_at, self._lookout.watcher.changed_at)
         if self._must_clean:
             self._clean_pins()
 
@@ -275,7 +276,7 @@ class Daemon:
         What is of a later step than `--until_step` is left alone.
         """
         self._lookout.look()
-        if self._queue_found():
+        if self._queue_found() or not self._is_settled():
             return True
         self._lookout.look(give_up=True, last_step=self._limits.until_step)
         self._queue_found()
@@ -291,25 +292,24 @@ class Daemon:
         while found:
             self._queue(found[0])
             found.popleft()
+        if is_new:
             self._clean_pins()
         return is_new
 
     def _queue(self, found: Found) -> None:
         name = found.checkpoint.name
-        if found.fate is State.QUEUED:
-            ordinal = self._ordinal(found.checkpoint)
-            for lane in self._other_lanes():
-                if ordinal % lane.every == 0:
-                    self._enqueue(found, lane)
+        for lane in self._other_lanes() if found.fate is State.QUEUED else ():
+            if self._ordinal(found.checkpoint) % lane.every == 0:
+                self._enqueue(found, lane)
         # The main lane last: what it knows is not looked at again after a kill.
         is_new = self._enqueue(found, self._main)
         self._active_at = self._clock.monotonic()
         if found.fate is State.QUEUED:
             self._stay_within_limits()
-        if is_new and found.fate is State.QUEUED:
-            logger.info("%s is complete and queued.", name)
-        elif is_new:
+        if is_new and found.reason:
             logger.warning("%s is %s: %s", name, found.fate, found.reason)
+        elif is_new:
+            logger.info("%s is complete and queued.", name)
 
     def _ordinal(self, checkpoint: Checkpoint) -> int:
         """Return the place of a content among all that was found, in that order, from 1."""
@@ -378,16 +378,20 @@ class Daemon:
             self._executor.submit(device, job)
 
     def _next_job(self) -> Job | None:
-        """Claim a job whose files are there; one without them is lost until it is found again."""
+        """Claim a job whose files are there; one without them is lost until it is found again.
+
+        One of which nothing was ever kept, as it was not whole, has to be looked at anew.
+        """
         for lane in self._lanes.values():
             if lane is self._main and self._has_enough():
                 continue
-            while (job := lane.ledger.claim(plan=lane.plan)) is not None:
-                if job.checkpoint.location.is_dir():
+            last_step = self._last_step()
+            while (job := lane.ledger.claim(plan=lane.plan, last_step=last_step)) is not None:
+                if job.pin_state and job.checkpoint.location.is_dir():
                     return job
-                lane.ledger.close_without_result(
-                    job.id, State.LOST, "Its files are gone, and so is the copy that was kept."
-                )
+                kept = "Its files are gone, and so is the copy that was kept."
+                reason = kept if job.pin_state else "It was not whole, and nothing of it was kept."
+                lane.ledger.close_without_result(job.id, State.LOST, reason)
                 self._lookout.forget(job.checkpoint.name)
         return None
 
@@ -571,45 +575,52 @@ class Daemon:
         if not reason.startswith("--max_num_valid"):
             is_new = self._look_last()
             self._refresh()
-            if is_new or self._is_waiting():
+            if is_new or self._is_waiting(self._lanes.values()):
                 return None
         logger.info("Ending, as %s says.", reason)
         return self._final_code()
 
-    def _is_waiting(self) -> bool:
+    def _last_step(self) -> float:
+        """Return the step after which nothing is waited for, infinite where there is none."""
+        until = self._limits.until_step
+        steps = (each.checkpoint.step or 0 for each in self._main.validations())
+        return min((each for each in steps if until is not None and each >= until), default=inf)
+
+    def _is_waiting(self, lanes: Iterable[Lane]) -> bool:
+        last_step = self._last_step()
         return any(
-            each.state is State.QUEUED
-            for lane in self._lanes.values()
+            each.state is State.QUEUED and (each.checkpoint.step or 0) <= last_step
+            for lane in lanes
             for each in lane.validations()
         )
 
+    def _quiet_seconds(self) -> float:
+        """Return for how long nothing was found, changed or done."""
+        changed_at = self._lookout.watcher.changed_at
+        return self._clock.monotonic() - max(self._active_at, changed_at)
+
+    def _is_settled(self) -> bool:
+        """Say whether nobody seems to write a checkpoint just now."""
+        watcher = self._lookout.watcher
+        return not watcher.waiting or self._quiet_seconds() >= watcher.habits.settle_seconds
+
     def _reason_to_end(self) -> str | None:
         limits = self._limits
-        rows = self._view.validations
-        anchors = any(
-            each.state is State.QUEUED
-            for lane in self._other_lanes()
-            for each in lane.validations()
-        )
-        if self._has_enough() and not anchors:
+        if self._has_enough() and not self._is_waiting(self._other_lanes()):
             return f"--max_num_valid {limits.max_num_valid}"
-        if self._is_waiting():
+        if self._is_waiting(self._lanes.values()) or not self._is_settled():
             return None
-        quiet = self._clock.monotonic() - self._active_at
-        watcher = self._lookout.watcher
-        settled = not watcher.waiting or quiet >= watcher.habits.settle_seconds
-        last = max((each.checkpoint.step or 0 for each in rows), default=-1)
-        if limits.until_step is not None and last >= limits.until_step and settled:
+        if self._last_step() < inf:
             return f"--until_step {limits.until_step}"
-        if limits.done_file is not None and limits.done_file.exists() and settled:
+        if limits.done_file is not None and limits.done_file.exists():
             return f"--done_file {limits.done_file}"
-        if limits.idle_timeout is not None and quiet >= limits.idle_timeout:
+        if limits.idle_timeout is not None and self._quiet_seconds() >= limits.idle_timeout:
             return f"--idle_timeout {limits.idle_timeout:.0f}"
         return None
 
     def _final_code(self) -> int:
-        failed = any(each.state in NOT_VALIDATED for each in self._view.validations)
-        return EXIT_SOME_FAILED if failed else EXIT_OK
+        rows = (each for lane in self._lanes.values() for each in lane.validations())
+        return EXIT_SOME_FAILED if any(each.state in NOT_VALIDATED for each in rows) else EXIT_OK
 
 
 def _content(validation: Validation) -> tuple[Path, str]:

@@ -102,10 +102,11 @@ class Lookout:
 
     def go_on(self) -> None:
         """Have the next scan made, by the thread if there is one; raise what went wrong in it."""
+        error, self._error = self._error, None
         if self._thread is None:
             self.look()
-        elif self._error is not None:
-            raise self._error
+        elif error is not None:
+            raise error
         elif self._one_by_one:
             self._rung.set()
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from re import Pattern
@@ -20,9 +21,14 @@ from asyncval.checkpoints.completeness import (
 from asyncval.checkpoints.folder import FileStat, Folder, fingerprint, is_folder
 from asyncval.checkpoints.loading import WEIGHTS
 from asyncval.checkpoints.pins import DIGITS, MARK, PinStore
-from asyncval.checkpoints.recognition import AUTO
+from asyncval.checkpoints.recognition import AUTO, layout_of
 from asyncval.core.discovery import CHECKPOINT_NAME, Sighting, step_in_name
-from asyncval.core.errors import CheckpointBlocked, CheckpointError, UsageError
+from asyncval.core.errors import (
+    CheckpointBlocked,
+    CheckpointError,
+    CheckpointIncomplete,
+    UsageError,
+)
 from asyncval.core.ports import Clock
 from asyncval.core.types import Checkpoint, State
 
@@ -91,19 +97,25 @@ class Watcher:
     _sightings: dict[str, Sighting] = field(default_factory=dict)
     _witnesses: dict[str, Witness] = field(default_factory=dict)
     _listings: dict[str, Mapping[str, FileStat]] = field(default_factory=dict)
-    """The files of each folder when it was reported last, as far as this process saw them."""
+    """The files of each folder when it was taken last, as far as this process saw them."""
     _nameless: set[str] = field(default_factory=set)
     _inventory: frozenset[str] = frozenset()
+    """The model files of the checkpoint that was taken last, or stood there at the start."""
+    _is_hidden: bool = False
+    """Whether the root could not be listed when it was tried last."""
     _num_scans: int = 0
 
     def scan(self, *, give_up: bool = False, last_step: int | None = None) -> Iterator[Found]:
         """Look once; yield what was not reported before, in step order.
 
         Args:
-            give_up: Report what is not complete as such, however short it has been quiet.
+            give_up: Decide about every folder, however short it has been quiet: what is whole is
+                taken, and what is not, or is doubtful and was changed lately, is reported as such.
             last_step: Do not give up on folders of a later step: nobody waits for them.
         """
         candidates = self._candidates()
+        if candidates is None:
+            return
         present = {path.name for _, path in candidates}
         for name in sorted(self._sightings.keys() - present):
             found = self._lose(name)
@@ -112,6 +124,7 @@ class Watcher:
         for name in self.reported.keys() - present:
             self._witnesses.pop(name, None)
             self._listings.pop(name, None)
+        for name in self.waiting.keys() - present:
             self.waiting.pop(name, None)
         self._num_scans += 1
         for number, (step, path) in enumerate(candidates):
@@ -130,7 +143,8 @@ class Watcher:
         """
         for pin in self.pins.intact():
             name, origin, before, layout, _ = pin.path.name.rsplit(MARK, 4)
-            if pin.path in recorded or origin != self._origin:
+            step = step_in_name(name, self.habits.pattern)
+            if pin.path in recorded or origin != self._origin or step is None:
                 continue
             path = (self.root / name).absolute()
             state = _state_of(path)
@@ -138,15 +152,12 @@ class Watcher:
                 state = before  # of its own, which is no more
             try:
                 whole = examine(Folder.listing(pin.path), step=None, layout_name=unquote(layout))
-            except CheckpointError:
+                digest = fingerprint(pin.path, whole.model_files)
+            except (CheckpointError, UsageError, OSError):  # a layout that is not installed now
                 continue
             self.reported[name] = state
             checkpoint = Checkpoint(
-                path=path,
-                step=step_in_name(name, self.habits.pattern),
-                layout=whole.layout,
-                fingerprint=fingerprint(pin.path, whole.model_files),
-                pin=pin.path,
+                path=path, step=step, layout=whole.layout, fingerprint=digest, pin=pin.path
             )
             yield Found(checkpoint=checkpoint, folder_state=state, pin_state=pin.state)
 
@@ -162,7 +173,8 @@ class Watcher:
         self._witnesses.pop(name, None)
         self._listings.pop(name, None)
 
-    def _candidates(self) -> list[tuple[int, Path]]:
+    def _candidates(self) -> list[tuple[int, Path]] | None:
+        """Return what may be checkpoints, in step order; None where that cannot be told now."""
         found = []
         try:
             with os.scandir(self.root) as entries:
@@ -172,8 +184,14 @@ class Watcher:
                         self._pass_over(entry.name)
                     elif is_folder(entry) and self._is_text(entry.name):
                         found.append((step, self.root / entry.name))
-        except OSError:  # not there yet, or not any more: it may come (back)
-            return []
+        except (FileNotFoundError, NotADirectoryError):  # not yet, or not any more
+            found = []
+        except OSError as error:  # no right to, a file system that stumbled
+            if not self._is_hidden:
+                logger.warning("%s: %s. It is tried again.", self.root, error.strerror)
+            self._is_hidden = True
+            return None
+        self._is_hidden = False
         return sorted(found)
 
     def _pass_over(self, name: str) -> None:
@@ -224,7 +242,8 @@ class Watcher:
         state = folder.state
         if self.reported.get(name) == state:
             self._witnesses[name] = self._choose_witness(folder)
-            self._listings[name] = folder.files
+            self._listings.setdefault(name, folder.files)
+            self._inventory = self._inventory or _inventory_in(folder, self.habits.layout)
             return None
         if self._is_remnant(folder):
             self._sightings.pop(name, None)
@@ -233,35 +252,57 @@ class Watcher:
         checkpoint = Checkpoint(path=path.absolute(), step=step, layout="", fingerprint=state)
         quiet = sighting.quiet_seconds(self.clock.monotonic())
         try:
-            whole = examine(
-                folder,
-                step=step,
-                sentinel_name=self.habits.sentinel,
-                inventory=self._inventory,
-                layout_name=self.habits.layout,
-            )
-            if quiet < whole.quiet_factor * self.habits.settle_seconds and not give_up:
-                self.waiting[name] = whole.reason
-                return None
-            return self._take(folder, checkpoint, whole)
+            return self._decide(folder, checkpoint, quiet, give_up=give_up)
         except CheckpointBlocked as error:
             return self._block(checkpoint, state, str(error))
         except CheckpointError as error:
             return self._postpone(folder, checkpoint, str(error), quiet, give_up=give_up)
         except OSError as error:  # no space for the pin, a file system that stumbled
-            self._wait_for_room(name, f"It cannot be pinned now: {error.strerror}.")
-            return None
+            reason = f"It cannot be kept now: {error.strerror}."
+            return self._wait_for_room(folder, checkpoint, reason, give_up=give_up)
         except UsageError:
             raise
         except Exception as error:  # one folder that nobody foresaw must not end the daemon
             reason = f"It cannot be examined: {type(error).__name__}: {error}"
             return self._postpone(folder, checkpoint, reason, quiet, give_up=give_up)
 
-    def _wait_for_room(self, name: str, reason: str) -> None:
+    def _decide(
+        self, folder: Folder, checkpoint: Checkpoint, quiet: float, *, give_up: bool
+    ) -> Found | None:
+        """Take a folder that is whole once it has been quiet for long enough.
+
+        Raises:
+            CheckpointError: It is not whole, or there is no time to find out whether it is.
+        """
+        whole = examine(
+            folder,
+            step=checkpoint.step,
+            sentinel_name=self.habits.sentinel,
+            inventory=self._inventory,
+            layout_name=self.habits.layout,
+        )
+        patience = whole.quiet_factor * self.habits.settle_seconds
+        if quiet < patience and not give_up:
+            self.waiting[checkpoint.name] = whole.reason
+            return None
+        age = self.clock.now() - folder.changed_at
+        if whole.is_doubtful and max(quiet, age) < patience:
+            raise CheckpointIncomplete(whole.reason)
+        return self._take(folder, checkpoint, whole)
+
+    def _wait_for_room(
+        self, folder: Folder, checkpoint: Checkpoint, reason: str, *, give_up: bool
+    ) -> Found | None:
         """Say once why a whole checkpoint is not kept, and go on trying."""
-        if self.waiting.get(name) != reason:
-            logger.warning("%s: %s It is tried again.", name, reason)
-        self.waiting[name] = reason
+        if give_up:
+            blocked = Found(
+                checkpoint=checkpoint, folder_state=folder.state, fate=State.BLOCKED, reason=reason
+            )
+            return self._report(blocked, folder)
+        if self.waiting.get(checkpoint.name) != reason:
+            logger.warning("%s: %s It is tried again.", checkpoint.name, reason)
+        self.waiting[checkpoint.name] = reason
+        return None
 
     def _sight(self, name: str, state: str) -> Sighting:
         """Note in which state a folder is, and since when."""
@@ -317,6 +358,7 @@ class Watcher:
                 ),
                 folder_state=folder.state,
                 pin_state=pin.state,
+                reason=whole.reason if whole.is_doubtful else "",
             ),
             folder,
         )
@@ -327,7 +369,8 @@ class Watcher:
         self._sightings.pop(name, None)
         self.waiting.pop(name, None)
         self._witnesses[name] = self._choose_witness(folder)
-        self._listings[name] = folder.files
+        # What was not whole may become so by losing a file: that is none of its remnants.
+        self._listings[name] = folder.files if found.fate is State.QUEUED else {}
         return found
 
     def _choose_witness(self, folder: Folder) -> Witness:
@@ -369,6 +412,13 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:  # a folder that is another user's
         return False
+
+
+def _inventory_in(folder: Folder, layout_name: str) -> frozenset[str]:
+    """Return the model files of a folder that was examined before, as far as it still has them."""
+    with suppress(CheckpointError, OSError):
+        return inventory_of(layout_of(folder, layout_name).model_files(folder))
+    return frozenset()
 
 
 def _state_of(path: Path) -> str:

@@ -16,11 +16,11 @@ from asyncval.checkpoints.structure import check_file
 from asyncval.core.errors import CheckpointIncomplete
 
 SENTINEL = "trainer_state.json"
-SHARD = re.compile(r"-\d{5}-of-\d{5}")
+SHARD = re.compile(r"-\d{5}-of-\d{5}|__\d+_\d+(?=\.distcp)")
 UNFINISHED = "checkpoint-is-incomplete.txt"
-TEMPORARY = (".tmp", ".~", ".metadata.tmp")
+TEMPORARY = re.compile(r"\.tmp.*|\.~.*|\.metadata\.tmp|.*\.incomplete")
 STALE_FACTOR = 12
-"""How many times longer a folder must be quiet whose sentinel is older than its model."""
+"""How many times longer a folder must be quiet where something says that it is not whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,18 @@ class WholeFolder:
     """A folder whose structure is whole.
 
     `quiet_factor` times the settling time it must have been unchanged; 0 where the trainer's
-    own last file says that it is complete.
+    own last file says that it is complete. One that `is_doubtful` is taken with its reason.
     """
 
     layout: str
     model_files: tuple[str, ...]
     quiet_factor: int
     reason: str
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Say whether it may be a mixture of two saves, or what is left of one."""
+        return self.quiet_factor == STALE_FACTOR
 
 
 def examine(
@@ -52,7 +57,7 @@ def examine(
         step: The step that its name tells, None where it tells none.
         sentinel_name: The file that the trainer writes last.
         inventory: The model files of an earlier checkpoint of the same run, as `inventory_of`
-            gives them: one that has no less is not being deleted.
+            gives them: one that has no less is not being deleted, one that has less may be.
         layout_name: The layout that it is said to have.
 
     Raises:
@@ -65,17 +70,26 @@ def examine(
     names = tuple(sorted(layout.model_files(folder)))
     for name in names:
         check_file(folder.path / name)
-    factor, reason = _sentinel(folder, names, step, sentinel_name)
+    last = sentinel_name
+    if last == SENTINEL and last not in folder:
+        last = _commit_marker(folder, names) or last
+    factor, reason = _last_file(folder, names, step, last)
+    lacking = inventory - inventory_of(names)
     if _is_rewritten(folder, names):
         factor, reason = STALE_FACTOR, "A shard is newer than its .metadata: it may be rewritten."
-    if factor == 0 and not (inventory and inventory <= inventory_of(names)):
-        factor, reason = _calm(folder, sentinel_name, reason)
+    elif lacking or not inventory:
+        factor, reason = _calm(folder, last, factor, reason)
+        if factor and lacking:
+            factor = STALE_FACTOR
+            reason = (
+                f"It lacks {min(lacking)}, which the checkpoint before it has: it may be going."
+            )
     return WholeFolder(layout=layout.name, model_files=names, quiet_factor=factor, reason=reason)
 
 
 def inventory_of(names: Sequence[str]) -> frozenset[str]:
     """Return the names of model files, shards as one."""
-    return frozenset(SHARD.sub("-*-of-*", name) for name in names)
+    return frozenset(SHARD.sub("-*", name) for name in names)
 
 
 def is_finished(folder: Folder, sentinel_name: str) -> bool:
@@ -93,15 +107,22 @@ def is_finished(folder: Folder, sentinel_name: str) -> bool:
         return False
 
 
-def _calm(folder: Folder, sentinel_name: str, reason: str) -> tuple[int, str]:
+def _calm(folder: Folder, last: str, factor: int, reason: str) -> tuple[int, str]:
     """Look for signs that a complete folder is being deleted: entries that went after the end.
 
-    A save ends with its sentinel, so no folder can be newer than it, unless something was
+    A save ends with its last file, so no folder can be newer than it, unless something was
     added, as other ranks may, or removed.
     """
-    if max(folder.folders.values()) > folder.files[sentinel_name].mtime_ns:
-        return 1, f"Files were added or removed after {sentinel_name}: it may be going."
-    return 0, reason
+    if factor == 0 and max(folder.folders.values()) > folder.files[last].mtime_ns:
+        return 1, f"Files were added or removed after {last}: it may be going."
+    return factor, reason
+
+
+def _commit_marker(folder: Folder, names: Sequence[str]) -> str:
+    """Return the `.metadata` that was renamed into place after all model files, if one was."""
+    written = max(folder.files[name].mtime_ns for name in names)
+    markers = [name for name in names if name.endswith(metadata.NAME)]
+    return next((name for name in markers if folder.files[name].mtime_ns == written), "")
 
 
 def _is_rewritten(folder: Folder, names: Sequence[str]) -> bool:
@@ -115,26 +136,27 @@ def _is_rewritten(folder: Folder, names: Sequence[str]) -> bool:
     )
 
 
-def _sentinel(
-    folder: Folder, names: Sequence[str], step: int | None, sentinel_name: str
+def _last_file(
+    folder: Folder, names: Sequence[str], step: int | None, last: str
 ) -> tuple[int, str]:
+    """Say what the file that is written last tells, or that it is not there."""
     written = max(folder.files[name].mtime_ns for name in names)
-    sentinel = folder.files.get(sentinel_name)
+    sentinel = folder.files.get(last)
     unfinished = [
         name
         for name, stat in folder.files.items()
-        if name.rpartition("/")[2].startswith(TEMPORARY)
+        if TEMPORARY.fullmatch(name.rpartition("/")[2])
         and (sentinel is None or stat.mtime_ns > sentinel.mtime_ns)
     ]
     if unfinished:
         raise CheckpointIncomplete(f"{unfinished[0]} says that it is being written.")
     if sentinel is None:
-        return 1, f"There is no {sentinel_name}, so it must have been quiet for a while."
-    if sentinel_name == SENTINEL:
+        return 1, f"There is no {last}, so it must have been quiet for a while."
+    if last == SENTINEL:
         trainer_state = folder.read_json(SENTINEL)
         recorded = trainer_state.get("global_step") if isinstance(trainer_state, dict) else None
         if step is not None and recorded != step:
             return 1, f"{SENTINEL} is of step {recorded}, so it must have been quiet for a while."
     if written > sentinel.mtime_ns:
-        return STALE_FACTOR, f"A model file is newer than {sentinel_name}: it may be written again."
-    return 0, f"{sentinel_name} is there, and no model file is newer."
+        return STALE_FACTOR, f"A model file is newer than {last}: it may be written again."
+    return 0, f"{last} is there, and no model file is newer."

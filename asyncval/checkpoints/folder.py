@@ -61,6 +61,12 @@ class Folder:
         listing = repr((sorted(self.files.items()), sorted(self.folders.items())))
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
 
+    @property
+    def changed_at(self) -> float:
+        """The time of the last change that the listing shows, in seconds since the epoch."""
+        times = [*self.folders.values(), *(stat.mtime_ns for stat in self.files.values())]
+        return max(times, default=0) / 1e9
+
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
@@ -121,6 +127,6 @@ def fingerprint(path: Path, names: Iterable[str]) -> str:
                 )
     except PermissionError as error:
         raise CheckpointBlocked.at(error.filename) from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointIncomplete(f"It changed while it was read: {error}.") from error
     return whole.hexdigest()

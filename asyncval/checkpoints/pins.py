@@ -43,6 +43,10 @@ CANNOT_SHARE = {
 }
 
 
+Way = Callable[[int, Path, Path], None]
+"""Makes a file from an open one and its path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """Where the files are, and the state of that folder when it was made."""
@@ -61,7 +65,7 @@ class PinStore:
 
     def __init__(self, root: Path, *, method: PinMethod) -> None:
         self.root = root
-        self._ways: dict[str, Callable[[int, Path, Path], None]] = {
+        self._ways: dict[str, Way] = {
             "reflink": _reflink,
             "hardlink": _hard_link,
             "copy": _copy,
@@ -89,13 +93,18 @@ class PinStore:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
+            links = []
             for name in names:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._take(folder.path / name, target, folder.files[name])
+                if self._take(folder.path / name, target, folder.files[name]):
+                    links.append(name)
             for name in names:
                 check_file(partial / name)
-            state = _state_of(Folder.listing(partial), names)
+            made = Folder.listing(partial)
+            if made.subset(links) != folder.subset(links):
+                raise CheckpointIncomplete("A file was rewritten while others were pinned.")
+            state = _state_of(made, names)
             place = self.root / f"{key}{MARK}{state[:DIGITS]}"
             if not self.is_unchanged(Pin(place, state)):  # else it may be read just now
                 shutil.rmtree(place, ignore_errors=True)
@@ -104,7 +113,8 @@ class PinStore:
             shutil.rmtree(partial, ignore_errors=True)
         return Pin(place, state)
 
-    def _take(self, source: Path, target: Path, expected: FileStat) -> None:
+    def _take(self, source: Path, target: Path, expected: FileStat) -> bool:
+        """Make `target`, and say whether it is a further name of the same file."""
         try:
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -113,18 +123,20 @@ class PinStore:
             raise CheckpointBlocked.at(source) from error
         try:
             _expect(descriptor, expected, source)
-            self._share(descriptor, source, target)
+            is_link = self._share(descriptor, source, target) is _hard_link
             _expect(descriptor, expected, source)
             if target.stat().st_size != expected.size:
                 raise CheckpointIncomplete(f"{source.name} changed while it was pinned.")
+            return is_link
         finally:
             os.close(descriptor)
 
-    def _share(self, descriptor: int, source: Path, target: Path) -> None:
-        """Make `target` by the first way that works here, and use that one from now on."""
-        for name, way in list(self._ways.items()):
+    def _share(self, descriptor: int, source: Path, target: Path) -> Way:
+        """Make `target` by the first way that works for this file, and return that one."""
+        for name, way in self._ways.items():
             try:
-                return way(descriptor, source, target)
+                way(descriptor, source, target)
+                return way
             except FileNotFoundError as error:
                 raise CheckpointIncomplete(
                     f"{source.name} vanished while it was pinned."
@@ -138,7 +150,6 @@ class PinStore:
                         f"{str(self.root)!r}: {error.strerror}. Give --pin auto or copy."
                     ) from error
                 target.unlink(missing_ok=True)
-                del self._ways[name]
         raise AssertionError("copying is always left")
 
     def is_unchanged(self, pin: Pin) -> bool:
@@ -151,8 +162,7 @@ class PinStore:
 
     def intact(self) -> Iterator[Pin]:
         """Yield all pins that are as they were made, the oldest first."""
-        is_there = self._method != "none" and self.root.is_dir()
-        places = [path for path in self.root.iterdir() if path.is_dir()] if is_there else []
+        places = [path for path in self.root.glob("*") if path.is_dir()]
         for path in sorted(places, key=lambda each: each.stat().st_mtime_ns):
             with suppress(CheckpointError):  # it is half-made, or somebody else's
                 folder = Folder.listing(path)
@@ -167,16 +177,14 @@ class PinStore:
 
     def clean(self, keep: Iterable[Path]) -> None:
         """Remove half-made pins, and all that are not in `keep`."""
-        if self._method == "none" or not self.root.is_dir():
-            return
         kept = set(keep)
-        for path in self.root.iterdir():
+        for path in self.root.glob("*"):
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove_root(self) -> None:
         """Remove the folder of the pins if it is empty."""
-        if self._method != "none" and self.root.is_dir() and not any(self.root.iterdir()):
+        if self.root.is_dir() and not any(self.root.iterdir()):
             self.root.rmdir()
 
 

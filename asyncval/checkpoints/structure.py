@@ -182,5 +182,5 @@ def _opened(path: Path) -> Any:  # noqa: ANN401
         return path.open("rb")
     except PermissionError as error:
         raise CheckpointBlocked.at(path) from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise CheckpointIncomplete(f"{path.name} cannot be read: {error.strerror}.") from error

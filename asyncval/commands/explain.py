@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asyncval.checkpoints.explanation import explain_folder
 from asyncval.config import ExplainConfig
+from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern
 from asyncval.core.errors import InvalidOption
 
 
@@ -13,8 +14,10 @@ def explain(config: ExplainConfig) -> int:
     """Say of each folder whether it is a checkpoint, and which rule decided."""
     _check(config.paths)
     options = config.encoder_options()
+    pattern = compile_pattern(config.ckpt_pattern) if config.ckpt_pattern else CHECKPOINT_NAME
     reports = [
-        explain_folder(path, sentinel=config.sentinel, options=options) for path in config.paths
+        explain_folder(path, sentinel=config.sentinel, options=options, pattern=pattern)
+        for path in config.paths
     ]
     if config.json:
         print(json.dumps(reports, indent=2))

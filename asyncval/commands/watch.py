@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from rich.console import Console
 
+from asyncval.alarm import REMOTE, file_system_of
 from asyncval.checkpoints.pins import PinStore, pin_root
 from asyncval.clock import SystemClock
 from asyncval.commands.preparation import (
@@ -49,6 +51,8 @@ def watch(config: WatchConfig) -> int:
     console = Console(stderr=True)
     set_up_logging(console)
     check_options(config)
+    # One folder by two spellings is one; a link that comes later is followed as it is.
+    config = replace(config, ckpts_dir=config.ckpts_dir.resolve())
     devices = [device_name(name) for name in config.devices]
     if len(set(devices)) < len(devices):
         raise InvalidOption(f"--devices: {' '.join(config.devices)} names a device twice.")
@@ -191,8 +195,9 @@ def _lane(
     folder.mkdir(parents=True, exist_ok=True)
     run_name = config.run_name if main is None else f"{config.run_name}-{name}"
     logging_dir = config.logging_dir or config.output_dir / "tensorboard"
-    ledger = Ledger(folder, clock=clock, lane=name)
-    description = describe_plan(setup, precision)
+    is_remote = file_system_of(folder.resolve()).startswith(REMOTE)
+    ledger = Ledger(folder, clock=clock, lane=name, is_remote=is_remote)
+    description = describe_plan(setup, precision) | {"checkpoints": str(config.ckpts_dir)}
     plan = plan_digest(description)
     ledger.use_plan(plan, description)
     return Lane(
@@ -206,6 +211,7 @@ def _lane(
             }
             | _stop_reporter(config, folder, name),
             plan=plan,
+            clock=clock,
             derive=lambda rows: with_agreement(rows, main.validations()) if main else rows,
         ),
         every=1 if main is None else config.anchor_every or 1,

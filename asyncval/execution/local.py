@@ -83,6 +83,8 @@ class LocalExecutor:
         self._post = post
         self._log_folder = log_folder
         self._setups: Mapping[str, WorkerSetup] = {}
+        self._log_starts: dict[str, int] = {}
+        """By device: how long its log was when its process was started."""
         self._processes = {device: self._spawn(device) for device in devices}
         self._starting: set[str] = set()
         self._stopped: set[str] = set()
@@ -222,6 +224,7 @@ class LocalExecutor:
         if self._log_folder is not None:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             log = self._log_path(device).open("ab")
+            self._log_starts[device] = log.tell()
         try:
             return subprocess.Popen(
                 [sys.executable, "-m", "asyncval.worker", device, str(os.getpid())],
@@ -265,7 +268,7 @@ class LocalExecutor:
             return ""
         try:
             with self._log_path(device).open("rb") as log:
-                log.seek(max(log.seek(0, os.SEEK_END) - LAST_BYTES, 0))
+                log.seek(max(log.seek(0, os.SEEK_END) - LAST_BYTES, self._log_starts[device]))
                 lines = log.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:  # somebody cleared the folder up
             return ""

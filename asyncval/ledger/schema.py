@@ -54,6 +54,20 @@ STEPS = (
 )
 
 
+def require_newest(connection: sqlite3.Connection) -> None:
+    """See to it that a ledger can be read as it is.
+
+    Raises:
+        ValueError: Another version wrote it.
+    """
+    (done,) = connection.execute("PRAGMA user_version").fetchone()
+    if done != len(STEPS):
+        raise ValueError(
+            f"it has the form {done}, and this version reads {len(STEPS)}, which a start of "
+            "`asyncval watch` makes of an older one"
+        )
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a ledger to the newest form.
 

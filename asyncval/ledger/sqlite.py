@@ -1,7 +1,8 @@
 """The ledger: what was found, what is queued, what came of it. The only truth.
 
-SQLite in WAL mode with `synchronous=FULL`: what was recorded survives a crash and a power
-loss. One process writes, which holds the output folder's lock; others may read.
+SQLite in WAL mode with `synchronous=FULL`, or, where memory cannot be shared with the disk, with
+a rollback journal and `synchronous=EXTRA`: what was recorded survives a crash and a power loss.
+One process writes, which holds the output folder's lock; others may read.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 from asyncval.core.errors import OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import MAIN, Checkpoint, Job, Result, State, Validation
-from asyncval.ledger.schema import migrate
+from asyncval.ledger.schema import migrate, require_newest
 
 FILE_NAME = "ledger.sqlite"
 SELECT = """
@@ -31,9 +32,22 @@ SUPERSEDE = """
          OR state = 'queued' AND :state = 'queued')
 """
 KEEP_NEWER = """
-    UPDATE validations SET pin = :pin, pin_state = :pin_state
+    UPDATE validations SET pin = :pin, pin_state = :pin_state,
+        reason = CASE WHEN :reason = '' THEN '' ELSE reason END
     WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
-    AND state IN ('queued', 'running') AND :state = 'queued'
+    AND state IN ('queued', 'running', 'done') AND :state = 'queued'
+"""
+REVIVE = """
+    UPDATE validations SET state = :state, reason = :reason, attempts = 0, shrink = 0,
+        not_before = 0, finished_at = NULL, layout = :layout, pin = :pin, pin_state = :pin_state,
+        folder_state = :folder_state
+    WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
+    AND state IN ('lost', 'broken', 'blocked', 'superseded')
+"""
+CORRECT = """
+    UPDATE validations SET state = :state, reason = :reason, finished_at = :now
+    WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint AND :state != 'queued'
+    AND state NOT IN ('queued', 'running', 'done') AND (state, reason) != (:state, :reason)
 """
 SEE_AGAIN = """
     UPDATE validations SET sighting = 1 + (
@@ -41,6 +55,8 @@ SEE_AGAIN = """
     ) WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
 """
 BY_STEP = " ORDER BY v.step IS NULL, v.step, v.id"
+MOST_DELAY = 60.0
+"""The most seconds that a job waits; one that would wait longer is of a clock that was set back."""
 
 
 class Ledger:
@@ -50,6 +66,8 @@ class Ledger:
         folder: Where `ledger.sqlite` is, or will be.
         clock: Gives the times that are recorded.
         lane: The lane that its jobs belong to.
+        is_remote: Whether the folder is on a network file system, where WAL does not work
+            (https://www.sqlite.org/wal.html).
         must_exist: Refuse to make a new one.
 
     Raises:
@@ -57,7 +75,13 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: Path, *, clock: Clock, must_exist: bool = False, lane: str = MAIN
+        self,
+        folder: Path,
+        *,
+        clock: Clock,
+        lane: str = MAIN,
+        is_remote: bool = False,
+        must_exist: bool = False,
     ) -> None:
         self._clock = clock
         self._lane = lane
@@ -71,11 +95,11 @@ class Ledger:
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA busy_timeout = 10000")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA synchronous = {'EXTRA' if is_remote else 'FULL'}")
             if not must_exist:
-                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute(f"PRAGMA journal_mode = {'DELETE' if is_remote else 'WAL'}")
                 migrate(self._db)
-            self._db.execute("SELECT 1 FROM plans LIMIT 1")
+            require_newest(self._db)
         except (sqlite3.Error, ValueError) as error:
             raise OutputUnavailable(f"The ledger {str(path)!r} cannot be used: {error}.") from error
 
@@ -88,10 +112,11 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Plans
 
@@ -104,7 +129,8 @@ class Ledger:
         try:
             with self._transaction() as db:
                 db.execute(
-                    "INSERT INTO plans VALUES (?, ?, ?) "
+                    "INSERT INTO plans VALUES "
+                    "(?, ?, max(?, (SELECT coalesce(max(used_at), 0) + 1e-3 FROM plans))) "
                     "ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at",
                     (digest, json.dumps(description), self._clock.now()),
                 )
@@ -154,9 +180,10 @@ class Ledger:
 
         What stayed without a result under the same path with other content is superseded, and
         what waits is, by content that is whole: what was kept of it is not lost with its folder.
-        What was lost, broken, blocked or superseded before is queued again. Content that is saved
-        again while it is open is evaluated from what was kept of it last. A result of content that
-        stood there before and came back is the folder's result again, and shown anew.
+        What was lost, broken, blocked or superseded before is queued again, and what is found
+        again without being whole has the state and the reason that it has now. Content that is
+        saved again while it is open is evaluated from what was kept of it last. A result of
+        content that stood there before and came back is the folder's result again, and shown anew.
 
         Args:
             checkpoint: What was found.
@@ -164,7 +191,7 @@ class Ledger:
             folder_state: The state of its folder, to know it again without reading it.
             pin_state: The state of the files that are to be evaluated.
             fate: The state to record: queued, or why it cannot be evaluated.
-            reason: What the state does not say.
+            reason: What the state does not say; of what is queued, what speaks against it.
         """
         values = {
             "plan": plan,
@@ -220,35 +247,35 @@ class Ledger:
         )
 
     def _revive(self, db: sqlite3.Connection, values: Mapping[str, Any]) -> bool:
-        if values["state"] is not State.QUEUED:
-            return False
-        return bool(
-            db.execute(
-                "UPDATE validations SET state = :state, reason = '', attempts = 0, shrink = 0, "
-                "not_before = 0, finished_at = NULL, layout = :layout, pin = :pin, "
-                "pin_state = :pin_state, folder_state = :folder_state WHERE plan = :plan "
-                "AND path = :path AND fingerprint = :fingerprint "
-                "AND state IN ('lost', 'broken', 'blocked', 'superseded')",
-                values,
-            ).rowcount
-        )
+        """Bring a row that has no result, and waits for none, to what was found now."""
+        statement = REVIVE if values["state"] is State.QUEUED else CORRECT
+        return bool(db.execute(statement, values).rowcount)
 
     def folder_states(self, *, plan: str) -> dict[str, str]:
-        """Return the last known state of every checkpoint folder, by its path."""
+        """Return the state of every checkpoint folder when it was taken last, by its path."""
         rows = self._db.execute(
-            "SELECT path, folder_state FROM validations WHERE plan = ? AND state NOT IN (?, ?, ?) "
-            "ORDER BY id",
-            (plan, State.SUPERSEDED, State.BLOCKED, State.LOST),
+            "SELECT path, folder_state FROM validations WHERE plan = ? AND pin_state != '' "
+            "AND state NOT IN (?, ?) ORDER BY id",
+            (plan, State.SUPERSEDED, State.LOST),
         )
         return dict(rows.fetchall())
 
-    def claim(self, *, plan: str) -> Job | None:
-        """Take the queued checkpoint with the lowest step whose time has come, or None."""
+    def claim(self, *, plan: str, last_step: float = float("inf")) -> Job | None:
+        """Take the queued checkpoint with the lowest step whose time has come, or None.
+
+        Two contents of one folder are never evaluated at a time: their files have one name.
+
+        Args:
+            plan: The plan's digest.
+            last_step: The highest step that may be taken.
+        """
+        now = self._clock.now()
         with self._transaction() as db:
             row = db.execute(
-                f"{SELECT} WHERE v.plan = ? AND v.state = ? AND v.not_before <= ? "
-                f"{BY_STEP} LIMIT 1",
-                (plan, State.QUEUED, self._clock.now()),
+                f"{SELECT} WHERE v.plan = ? AND v.state = ? AND coalesce(v.step, 0) <= ? "
+                "AND NOT (v.not_before > ? AND v.not_before <= ?) AND v.path NOT IN "
+                f"(SELECT path FROM validations WHERE plan = ? AND state = ?) {BY_STEP} LIMIT 1",
+                (plan, State.QUEUED, last_step, now, now + MOST_DELAY, plan, State.RUNNING),
             ).fetchone()
             if row is None:
                 return None
@@ -283,7 +310,7 @@ class Ledger:
             )
 
     def retry(self, job_id: int, *, delay_seconds: float = 0.0, shrink: bool = False) -> None:
-        """Put a job back whose attempt failed; the attempt counts.
+        """Put a job back whose attempt failed; the attempt counts, but for smaller batches.
 
         Args:
             job_id: The job.
@@ -292,11 +319,12 @@ class Ledger:
         """
         with self._transaction() as db:
             db.execute(
-                "UPDATE validations SET state = ?, not_before = ?, shrink = shrink + ? "
-                "WHERE id = ? AND state = ?",
+                "UPDATE validations SET state = ?, not_before = ?, shrink = shrink + ?, "
+                "attempts = attempts - ? WHERE id = ? AND state = ?",
                 (
                     State.QUEUED,
                     self._clock.now() + delay_seconds,
+                    int(shrink),
                     int(shrink),
                     job_id,
                     State.RUNNING,
@@ -316,7 +344,8 @@ class Ledger:
         """Put all back that an earlier process left running; return how many."""
         with self._transaction() as db:
             return db.execute(
-                "UPDATE validations SET state = ? WHERE plan = ? AND state = ?",
+                "UPDATE validations SET state = ?, attempts = max(attempts - 1, 0) "
+                "WHERE plan = ? AND state = ?",
                 (State.QUEUED, plan, State.RUNNING),
             ).rowcount
 

@@ -6,6 +6,7 @@ appended to while results come in order, and written anew from the ledger when t
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,19 @@ class TensorBoardReporter:
         self._written: list[int] = []
 
     def publish(self, fresh: Sequence[Validation], recorded: Sequence[Validation]) -> None:
-        """Append where the file has all that came before, write it anew where it has not."""
+        """Append where the file has all that came before, write it anew where it has not.
+
+        A writer that failed once, as on a full disk, fails for ever: the next call makes another.
+        """
+        try:
+            self._publish(recorded)
+        except Exception:
+            with suppress(Exception):
+                self.close()
+            self._writer = None
+            raise
+
+    def _publish(self, recorded: Sequence[Validation]) -> None:
         ids = [each.id for each in recorded]
         if self._writer is None or ids[: len(self._written)] != self._written:
             self._start_anew()

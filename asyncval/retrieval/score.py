@@ -6,6 +6,7 @@ trec_eval has them, and it compiles once for all collections, whatever their ids
 
 import warnings
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from asyncval.core.types import QuerySet
 
 NOBODY = -1.0
 """The number of no passage: it fills the rows of queries with fewer judgements."""
+ONE_AT_A_TIME = Lock()
+"""numba's own threads end the process where two others compute with them at a time."""
 
 
 class Scorer:
@@ -63,7 +66,7 @@ def ranx_evaluate(
         run: [Q, K, 2] passage number and a score that falls, best first.
         names: Measures as ranx spells them.
     """
-    with warnings.catch_warnings():
+    with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's remarks about ranx's own code
         from ranx import evaluate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asyncval.checkpoints.completeness import STALE_FACTOR, examine
+from asyncval.checkpoints.completeness import STALE_FACTOR, examine, inventory_of
 from asyncval.checkpoints.folder import Folder
 from asyncval.checkpoints.metadata import read_metadata
 from asyncval.checkpoints.recognition import layout_of, load_checkpoint
@@ -105,7 +105,10 @@ def test_shards_without_their_metadata_or_shorter_than_it_says_are_not_whole(tmp
 
 def test_shards_newer_than_their_metadata_must_be_quiet_for_longer(tmp_path):
     folder = save_distributed(tmp_path / "checkpoint-1")
-    assert examine(Folder.listing(folder), step=1).quiet_factor == 1
+    whole = examine(Folder.listing(folder), step=1)
+    assert whole.quiet_factor <= 1
+    known = inventory_of(whole.model_files)  # which it would not have if it were being deleted
+    assert examine(Folder.listing(folder), step=1, inventory=known).quiet_factor == 0
     [shard] = folder.glob("*.distcp")
     later = (folder / ".metadata").stat().st_mtime_ns + 1
     os.utime(shard, ns=(later, later))

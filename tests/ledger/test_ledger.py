@@ -47,8 +47,9 @@ def ledger(open_ledger):
     return open_ledger()
 
 
-def enqueue(ledger, *checkpoints, state="state", plan=PLAN, **fate):
-    return [ledger.enqueue(each, plan=plan, folder_state=state, **fate) for each in checkpoints]
+def enqueue(ledger, *checkpoints, state="state", plan=PLAN, pin_state="pinned", **fate):
+    given = {"plan": plan, "folder_state": state, "pin_state": pin_state, **fate}
+    return [ledger.enqueue(each, **given) for each in checkpoints]
 
 
 def fail(ledger, job, reason="It is broken."):

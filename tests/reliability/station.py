@@ -120,11 +120,11 @@ class Station:
         reporters: dict[str, Reporter] = {
             name: look_up(name, REPORTERS, option="--report_to")(**places) for name in REPORTERS
         }
-        self.reporting = Reporting(self.ledger, reporters, plan=PLAN)
+        self.reporting = Reporting(self.ledger, reporters, plan=PLAN, clock=self.clock)
         lanes = {MAIN: Lane(ledger=self.ledger, plan=PLAN, reporting=self.reporting)}
         if with_anchor:
             self.anchor = self._open_ledger(self.output / ANCHOR, ANCHOR)
-            unseen = Reporting(self.anchor, {}, plan=PLAN)
+            unseen = Reporting(self.anchor, {}, plan=PLAN, clock=self.clock)
             lanes[ANCHOR] = Lane(ledger=self.anchor, plan=PLAN, reporting=unseen)
         self.daemon = Daemon(
             lookout=Lookout(

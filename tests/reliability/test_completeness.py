@@ -12,13 +12,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from asyncval.checkpoints.completeness import STALE_FACTOR
+from asyncval.checkpoints.completeness import STALE_FACTOR, examine
+from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.recognition import load_checkpoint
 from asyncval.checkpoints.structure import check_file
 from asyncval.clock import SystemClock
@@ -48,6 +50,14 @@ TICK_SECONDS = 0.02
 
 def tick():
     time.sleep(TICK_SECONDS)
+
+
+def let_time_pass(here):
+    """Work for as long as a folder must be quiet where something says that it is not whole."""
+    for _ in range(STALE_FACTOR + 2):
+        here.work()
+        here.clock.time += here.watcher.habits.settle_seconds
+    here.work()
 
 
 # R1
@@ -254,6 +264,70 @@ def test_r04_a_mixture_of_two_saves_is_not_validated(put, pool, station):
     assert first.result.metrics != second.result.metrics
 
 
+def half_resaved(put, pool):
+    """A checkpoint one of whose shards is of another save, after the trainer's last file."""
+    path = put(4, "sharded")
+    tick()
+    shard = min(path.glob("model-*.safetensors"))
+    shutil.copyfile(pool(5, "sharded") / shard.name, shard)
+    return path
+
+
+def test_r04_a_mixture_that_is_there_at_the_end_is_broken(put, pool, station):
+    half_resaved(put, pool)
+    here = station(clock=SystemClock(), settle=0.2)
+    assert here.run_until_done() == 4
+    [row] = here.rows()
+    assert row.state == "broken"
+    assert "newer than trainer_state.json" in row.reason
+
+
+def test_r04_what_stays_newer_than_its_sentinel_is_taken_with_that_reason(put, pool, station):
+    half_resaved(put, pool)
+    here = station()
+    let_time_pass(here)
+    [row] = here.rows()
+    assert row.state == "done"
+    assert "newer than trainer_state.json" in row.reason
+
+
+def test_r04_less_than_the_checkpoint_before_it_has_may_be_what_is_left_of_one(put, station):
+    kind = "sentence-transformers"
+    put(1, kind)
+    station().work()
+    again = station()  # which knows the first one by its folder
+    name = "config_sentence_transformers.json"
+    path = put(2, kind)
+    tick()
+    (path / name).unlink()
+    again.work()
+    again.clock.time += 2 * again.watcher.habits.settle_seconds
+    again.work()
+    assert again.states() == [("checkpoint-1", "done")]
+    assert f"lacks {name}" in again.watcher.waiting["checkpoint-2"]
+    let_time_pass(again)
+    assert again.states()[-1] == ("checkpoint-2", "done")
+    assert f"lacks {name}" in again.rows()[-1].reason
+
+
+def test_what_never_had_a_file_is_taken_at_once_though_the_one_before_had_it(put, pool, station):
+    kind = "sentence-transformers"
+    put(1, kind)
+    here = station()
+    here.work()
+    put(2, kind)
+    path = here.root / "checkpoint-3"
+    for name in order(pool(3, kind)):
+        if name != "config_sentence_transformers.json":
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(pool(3, kind) / name, path / name)
+    tick()
+    (path / "trainer_state.json").write_text('{"global_step": 3}')
+    here.work()
+    assert here.states() == [(f"checkpoint-{step}", "done") for step in (1, 2, 3)]
+    assert here.rows()[-1].reason == ""
+
+
 # R5
 
 
@@ -295,29 +369,39 @@ def with_an_empty_sentinel(path):
 
 
 @pytest.mark.parametrize("harm", [without_weights, with_an_empty_sentinel])
-def test_r22_what_never_completes_ends_as_broken_and_is_revived(put, station, harm):
+def test_r22_what_never_completes_ends_as_broken_and_is_revived(put, station, harm, caplog):
     harm(put(1))
     here = station()
-    for _ in range(STALE_FACTOR + 2):
-        assert here.states() == []
-        here.work()
-        if here.states():
-            break
-        here.clock.time += here.watcher.habits.settle_seconds
+    here.work()
+    assert here.states() == []
+    let_time_pass(here)
     assert here.states() == [("checkpoint-1", "broken")]
     [row] = here.rows()
     assert ("weights" in row.reason) or ("trainer_state.json" in row.reason)
     here.clock.time += 1000
     here.work()
     assert len(here.rows()) == 1
-    again = station()  # a restart does not tell it once more
-    again.run_until_done()
-    assert again.states() == [("checkpoint-1", "broken")]
+    caplog.clear()
+    again = station()  # a restart looks at it anew, and does not tell it once more
+    let_time_pass(again)
+    assert again.rows() == [row]
+    assert "checkpoint-1" not in caplog.text
     tick()
     put(1)
     again.work()
     assert again.states()[-1] == ("checkpoint-1", "done")
     assert all(each.state in ("done", "superseded") for each in again.rows())
+
+
+def test_r22_what_becomes_whole_by_losing_a_file_is_taken(put, station):
+    path = put(1)
+    (path / "checkpoint-is-incomplete.txt").touch()
+    here = station()
+    let_time_pass(here)
+    assert here.states() == [("checkpoint-1", "broken")]
+    (path / "checkpoint-is-incomplete.txt").unlink()
+    let_time_pass(here)
+    assert here.states()[-1] == ("checkpoint-1", "done")
 
 
 # R27
@@ -479,12 +563,11 @@ def test_r30_a_tree_that_is_copied_is_validated_once_and_whole(
     assert here.states() == [("checkpoint-30", "done")]
     [row] = here.rows()
     assert row.checkpoint.layout == "sentence-transformers"
-    again = here.watcher
-    again.forget("checkpoint-30")
-    [found] = list(again.scan(give_up=True))
-    assert found.checkpoint.fingerprint == row.checkpoint.fingerprint
-    options = EncoderOptions()
-    loaded = load_checkpoint(found.checkpoint, options, device="cpu", precision="fp32")
+    names = examine(Folder.listing(source), step=30).model_files
+    assert row.checkpoint.fingerprint == fingerprint(source, names)
+    assert bool(row.reason) is not keeps_times  # copies that are newer than the sentinel
+    copy = replace(row.checkpoint, pin=None)
+    loaded = load_checkpoint(copy, EncoderOptions(), device="cpu", precision="fp32")
     ids = torch.tensor([[2, 7, 3]])
     vectors = loaded.encoder.encode_passages(ids, torch.ones_like(ids))
     assert vectors.shape == (1, 8)  # the dense layer's

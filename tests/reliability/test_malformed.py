@@ -5,39 +5,110 @@ import json
 import logging
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
+from asyncval.checkpoints.recognition import load_checkpoint
+from asyncval.core.types import EncoderOptions
 from asyncval.watcher import LOOK_AGAIN_EVERY
-from tests.reliability.saving import save
+from tests.e2e.conftest import asyncval
+from tests.reliability.saving import SENTINEL, save
+from tests.reliability.station import measured
+from tests.reliability.test_watching import numbers_are_those_of_what_was_saved, wait_until_it_scans
 
 DEEP = "[" * 100_000
 MALFORMED = {
-    "deep configuration": ("config.json", DEEP),
-    "deep tokenizer": ("tokenizer.json", DEEP),
-    "deep sentinel": ("trainer_state.json", DEEP),
-    "architectures that are no list": ("config.json", '{"architectures": 5, "model_type": 7}'),
-    "shards that are no names": ("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
-    "a header that is a list": ("model.safetensors", "\x02\0\0\0\0\0\0\0[]"),
+    "deep configuration": ("config.json", DEEP, "failed", "config.json cannot be read"),
+    "deep tokenizer": ("tokenizer.json", DEEP, "failed", "tokenizer.json is not whole JSON"),
+    "deep sentinel": ("trainer_state.json", DEEP, "broken", "trainer_state.json cannot be read"),
+    "architectures that are no list": (
+        "config.json",
+        '{"architectures": 5, "model_type": 7}',
+        "failed",
+        "model type `7`",
+    ),
+    "shards that are no names": (
+        "model.safetensors.index.json",
+        '{"weight_map": {"a": 1}}',
+        "failed",
+        "names a shard that is no text",
+    ),
+    "a header that is a list": (
+        "model.safetensors",
+        "\x02\0\0\0\0\0\0\0[]",
+        "failed",
+        "model.safetensors has a damaged header",
+    ),
 }
+
+
+def loaded_and_measured(job):
+    load_checkpoint(job.checkpoint, EncoderOptions(), device="cpu", precision="fp32")
+    return measured(job)
 
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_r23_a_malformed_file_costs_its_own_checkpoint_only(pool, station, name):
-    here = station()
-    file, content = MALFORMED[name]
+    """Whether its structure shows it, or only the libraries that load it."""
+    here = station(evaluate=loaded_and_measured)
+    file, content, state, reason = MALFORMED[name]
     target = here.root / "checkpoint-1"
     save(pool(1, "sharded" if "shards" in name else "huggingface"), target, step=1)
     (target / file).write_text(content)
-    later = (target / "trainer_state.json").stat().st_mtime_ns + 1_000_000
-    os.utime(target / "trainer_state.json", ns=(later, later))
+    make_newest(target / SENTINEL)
     save(pool(2), here.root / "checkpoint-2", step=2)
     for _ in range(3):
         here.work()
         here.clock.time += 400
-    assert here.states()[-1] == ("checkpoint-2", "done")
-    assert dict(here.states()).get("checkpoint-1") in ("failed", "broken", "done")
+    assert here.states() == [("checkpoint-1", state), ("checkpoint-2", "done")]
+    assert reason in here.rows()[0].reason
+    assert here.rows()[0].result is None
+
+
+def make_newest(sentinel):
+    """Date the file that is written last after everything else."""
+    later = sentinel.stat().st_mtime_ns + 1_000_000
+    os.utime(sentinel, ns=(later, later))
+
+
+def test_r23_what_is_damaged_fails_again_until_it_is_repaired(watch_lightly, pool, rows, tmp_path):
+    """`asyncval retry` has it looked at anew, which neither evaluates nor excuses it."""
+    aside, target = tmp_path / "aside", tmp_path / "training" / "checkpoint-1"
+    save(pool(1), aside, step=1)
+    weights = aside / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    make_newest(aside / SENTINEL)
+    target.parent.mkdir()
+    daemon = watch_lightly()
+    wait_until_it_scans(daemon)
+    aside.rename(target)
+    daemon.wait_for("checkpoint-1 is failed")
+    [failed] = rows()
+    assert (failed["state"], failed["metrics"]) == ("failed", None)
+    assert "model.safetensors" in str(failed["reason"])
+    retry = asyncval("retry", "--output_dir", str(daemon.folder))
+    assert retry.returncode == 0, retry.stderr
+    assert "1 checkpoints are queued again." in retry.stderr
+    [again] = wait_for_state(rows, "failed")
+    assert (again["state"], again["reason"]) == ("failed", failed["reason"]), daemon.log
+    assert again["metrics"] is None
+    (target / "model.safetensors").write_bytes(whole)
+    save(pool(1), target, step=1)
+    assert "done" in [row["state"] for row in wait_for_state(rows, "done")], daemon.log
+    done = [row for row in rows() if row["state"] == "done"]
+    assert numbers_are_those_of_what_was_saved(done, pool)
+    assert daemon.log.count("checkpoint-1: validating") == 1
+
+
+def wait_for_state(rows, state, *, seconds=15.0):
+    """Return the rows as soon as one of them is in a state, or as they are after a while."""
+    deadline = time.monotonic() + seconds
+    while state not in [row["state"] for row in rows()] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return rows()
 
 
 def test_a_model_whose_name_tells_no_step_is_passed_over_aloud_once(pool, put, station, caplog):
@@ -128,8 +199,7 @@ def test_r10_a_model_file_that_is_a_link_is_kept_as_a_file(pool, station, relati
     (target / "model.safetensors").rename(blobs / "model")
     place = os.path.relpath(blobs / "model", target) if relative else str(blobs / "model")
     (target / "model.safetensors").symlink_to(place)
-    later = (target / "trainer_state.json").stat().st_mtime_ns + 1_000_000
-    os.utime(target / "trainer_state.json", ns=(later, later))
+    make_newest(target / SENTINEL)
     for _ in range(3):
         here.look()
         here.clock.time += 400

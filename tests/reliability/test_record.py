@@ -1,6 +1,7 @@
 """R13-R15, R20, R24, R31: what is recorded, is recorded once, and survives."""
 
 import json
+import math
 import random
 import re
 import shutil
@@ -9,23 +10,35 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from asyncval.core.types import MAIN, Result
+from asyncval.daemon import EXIT_SOME_FAILED
 from asyncval.ledger.sqlite import Ledger
+from asyncval.reporters.stop import StopReporter
 from tests.checkpoints.recipes import RECIPES
 from tests.clocks import FakeClock
 from tests.e2e.test_watch import events, is_running
 from tests.reliability.conftest import LightDaemon
 from tests.reliability.light_worker import metrics_of
-from tests.reliability.saving import save
+from tests.reliability.saving import rotate, save
 from tests.reliability.station import ANCHOR, PLAN
 from tests.reliability.test_completeness import has_strace
-from tests.reliability.test_watching import all_done, statuses, wait_until_it_scans
+from tests.reliability.test_watching import (
+    all_done,
+    content_of,
+    numbers_are_those_of_what_was_saved,
+    statuses,
+    wait_until_it_scans,
+)
 
 NUM_KILLS = 20
+NUM_SAVES = 10
+SEEN_SECONDS = 0.3
+"""For how long a checkpoint must be there, while a daemon scans, to be validated for certain."""
 ORPHAN_SECONDS = 2.0
 
 
@@ -42,52 +55,92 @@ def leftovers(*folders):
 # R13
 
 
+def save_and_keep_two(source, root, stays):
+    """Save the next step; `stays` has from when to when each was there as a whole."""
+    step = len(stays) + 1
+    save(source(step), root / f"checkpoint-{step}", step=step, pause=0.005)
+    stays[step] = [time.monotonic(), math.inf]
+    if step > 2:
+        stays[step - 2][1] = time.monotonic()
+    rotate(root, limit=2)
+
+
+def steps_seen(stays, scans):
+    """Return the steps that were there for long enough during one of the scanning times."""
+    return {
+        step
+        for step, (whole, gone) in stays.items()
+        for since, until in scans
+        if min(gone, until) - max(whole, since) >= SEEN_SECONDS
+    }
+
+
 def test_r13_a_kill_at_any_moment_is_survived(watch_lightly, pool, rows, tmp_path):
-    """20 kills of the daemon while 10 checkpoints come; each is recorded exactly once."""
+    """20 kills while 10 checkpoints come and go: what a daemon could see is recorded once."""
     draw = random.Random(13)
+    for step in range(1, NUM_SAVES + 1):
+        pool(step)
     root = tmp_path / "training"
     root.mkdir()
-    for step in range(1, 11):
-        pool(step)
-    saved = threading.Event()
-    workers: list[int] = []
+    stays: dict[int, list[float]] = {}
+    daemons, scans, num_cut_short = [], [], 0
+    for kill in range(NUM_KILLS):
+        daemon = watch_lightly(LIGHT_SECONDS="0.3")
+        daemons.append(daemon)
+        saving = threading.Timer(draw.uniform(0, 1.2), save_and_keep_two, (pool, root, stays))
+        if kill % 2:
+            saving.start()
+        if kill % 4 == 0:  # while it starts
+            time.sleep(draw.uniform(0, 0.9))
+        else:
+            wait_until_it_scans(daemon)
+            since = time.monotonic()
+            if kill % 4 == 3:  # in the middle of an evaluation
+                daemon.wait_for(": validating")
+            time.sleep(draw.uniform(0, 0.25 if kill % 4 == 3 else 0.6))
+            scans.append((since, time.monotonic()))
+            assert daemon.workers()
+        daemon.end(signal.SIGKILL)
+        num_cut_short += daemon.log.count(": validating") > daemon.log.count(": RR@10")
+        if kill % 2:
+            saving.join()
+    time.sleep(ORPHAN_SECONDS)
+    assert [daemon.workers() for daemon in daemons] == [[]] * NUM_KILLS
+    last = watch_lightly("--until_step", str(NUM_SAVES))
+    code = last.exit_code()
+    assert num_cut_short >= 5, "too few kills hit an evaluation"
+    seen = steps_seen(stays, scans) | {NUM_SAVES - 1, NUM_SAVES}
+    assert len(seen) >= 6, "too few checkpoints could be seen"
+    done = [row for row in rows() if row["state"] == "done"]
+    assert sorted(seen - {row["step"] for row in done}) == [], last.log
+    assert len({row["step"] for row in rows()}) == len(rows())
+    assert {row["state"] for row in rows() if row not in done} <= {"lost"}
+    assert code == (0 if len(done) == len(rows()) else EXIT_SOME_FAILED), last.log
+    assert numbers_are_those_of_what_was_saved(done, pool)
+    shown = events(last.folder / "tensorboard" / "asyncval")
+    assert {"eval/RR@10", "eval/nDCG@10"} <= shown.keys()
+    for points in shown.values():
+        assert [step for step, _ in points] == [row["step"] for row in done]
+    assert leftovers(last.folder, root) == []
 
-    def write() -> None:
-        for step in range(1, 11):
-            save(pool(step), root / f"checkpoint-{step}", step=step, pause=0.005)
-            saved.wait(0.7)
-        saved.set()
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        for kill in range(NUM_KILLS):
-            daemon = watch_lightly(LIGHT_SECONDS="0.05")
-            if kill % 2:
-                wait_until_it_scans(daemon)
-                time.sleep(draw.uniform(0, 0.4))
-            else:
-                time.sleep(draw.uniform(0, 0.9))
-            workers += daemon.workers()
-            daemon.end(signal.SIGKILL)
-    finally:
-        saved.set()
-        writer.join()
+def test_r13_an_evaluation_that_hangs_dies_with_its_daemon(watch_lightly, pool, rows, tmp_path):
+    """It reads nothing any more, so only the kernel can end it."""
+    save(pool(1), tmp_path / "training" / "checkpoint-1", step=1)
+    daemon = watch_lightly(LIGHT_DEEDS='{"1": "hang"}')
+    daemon.wait_for("checkpoint-1: validating")
+    [worker] = daemon.workers()
+    time.sleep(0.3)
+    assert is_running(worker)
+    daemon.end(signal.SIGKILL)
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while any(map(is_running, workers)) and time.monotonic() < deadline:
+    while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert workers
-    assert not any(map(is_running, workers))
-    for step in range(1, 11):  # those that the end of the wait cut short
-        save(pool(step), root / f"checkpoint-{step}", step=step)
-    daemon = watch_lightly("--until_step", "10")
-    assert daemon.exit_code() == 0, daemon.log
-    assert statuses(rows()) == all_done(range(1, 11))
-    for row in rows():
-        assert json.loads(str(row["metrics"])) == metrics_of(str(row["fingerprint"]))
-    for points in events(tmp_path / "validation" / "tensorboard" / "asyncval").values():
-        assert [step for step, _ in points] == list(range(1, 11))
-    assert leftovers(tmp_path / "validation", root) == []
+    assert not is_running(worker)
+    assert [row["state"] for row in rows()] == ["running"]
+    again = watch_lightly("--until_step", "1")
+    assert again.exit_code() == 0, again.log
+    assert statuses(rows()) == all_done([1])
 
 
 def test_r13_a_kill_between_its_two_queues_leaves_a_checkpoint_in_both(put, station, monkeypatch):
@@ -337,41 +390,54 @@ def test_r24_tensorboard_has_each_step_once_whatever_the_order(put, station, tmp
 # R31
 
 
-def test_r31_feedback_to_the_trainer_is_whole_at_every_moment(put, station, tmp_path):
-    best = tmp_path / "validation" / "best.json"
-    stop, seen, errors = threading.Event(), set(), []
+@contextmanager
+def being_read(path):
+    """Read a JSON file over and over, as a trainer may; it is whole whenever it is there.
+
+    Yields:
+        The steps that it named so far.
+    """
+    steps, errors, is_over = set(), [], threading.Event()
 
     def read() -> None:
-        while not stop.is_set():
+        while not is_over.is_set():
             try:
-                seen.add(json.loads(best.read_bytes())["step"])
+                steps.add(json.loads(path.read_bytes())["step"])
             except FileNotFoundError:
                 continue
             except (ValueError, KeyError) as error:
                 errors.append(repr(error))
 
-    values = {step: [0.1, 0.4, 0.3, 0.4, 0.9, 0.2][step % 6] + step / 1000 for step in range(1, 40)}
-    here = station()
-    here.executor.evaluate = lambda job: {"RR@10": values[job.checkpoint.step], "nDCG@10": 0.5}
     reader = threading.Thread(target=read)
     reader.start()
     try:
+        yield steps
+    finally:
+        is_over.set()
+        reader.join()
+    assert errors == []
+
+
+def test_r31_feedback_to_the_trainer_is_whole_at_every_moment(put, station, tmp_path):
+    best, stop = tmp_path / "validation" / "best.json", tmp_path / "validation" / "stop"
+    values = {step: [0.1, 0.4, 0.3, 0.4, 0.9, 0.2][step % 6] + step / 1000 for step in range(1, 40)}
+    here = station()
+    here.executor.evaluate = lambda job: {"RR@10": values[job.checkpoint.step], "nDCG@10": 0.5}
+    here.reporting._reporters["stop"] = StopReporter(output_dir=here.output, patience=2)
+    with being_read(best) as steps_of_best, being_read(stop) as steps_of_stop:
         for step in values:
             put(step, seed=1)
             config = here.root / f"checkpoint-{step}" / "config.json"
             config.write_text(config.read_text() + " " * step)
             put_sentinel_last(here.root / f"checkpoint-{step}", step)
             here.work()
-    finally:
-        stop.set()
-        reader.join()
-    assert errors == []
     assert len(here.executor.served) == len(values)
     shown = json.loads(best.read_text())
     assert shown["step"] == max(values, key=lambda step: values[step])
     assert shown["measure"] == "RR@10"
     assert shown["value"] == values[shown["step"]]
-    assert seen
+    assert len(steps_of_best) > 1
+    assert steps_of_stop == {6}  # after 0.904 at step 4
     assert not best.is_relative_to(here.root)
     assert [path.name for path in here.root.iterdir() if "checkpoint-" not in path.name] == []
     assert leftovers(tmp_path / "validation") == []
@@ -383,20 +449,19 @@ def put_sentinel_last(path: Path, step: int) -> None:
 
 def test_r31_the_trainer_is_told_when_to_stop(watch_lightly, pool, rows, tmp_path):
     """With `--patience 2` a file `stop` appears once two results in a row were no better."""
-    for step in range(1, 6):
-        pool(step)
-    root = tmp_path / "training"
+    value = {seed: metrics_of(content_of(pool(seed)))["RR@10"] for seed in range(1, 6)}
+    worst, *others, best = sorted(value, key=lambda seed: value[seed])
+    root, stop = tmp_path / "training", tmp_path / "validation" / "stop"
     root.mkdir()
     daemon = watch_lightly("--until_step", "5", "--patience", "2")
     wait_until_it_scans(daemon)
-    for step in range(1, 6):
-        save(pool(step), root / f"checkpoint-{step}", step=step)
-        daemon.wait_for(f"checkpoint-{step}: RR@10")
-    assert daemon.exit_code() == 0, daemon.log
-    values = [json.loads(str(row["metrics"]))["RR@10"] for row in rows()]
-    should_stop = any(
-        max(values[: end - 2]) >= max(values[end - 2 : end]) for end in range(3, len(values) + 1)
-    )
-    stop = tmp_path / "validation" / "stop"
-    assert stop.exists() == should_stop
-    assert not should_stop or json.loads(stop.read_text())["step"] in range(3, 6)
+    with being_read(stop) as steps:
+        for step, seed in enumerate([worst, best, *others], start=1):
+            assert not steps or step > 4
+            save(pool(seed), root / f"checkpoint-{step}", step=step)
+            daemon.wait_for(f"checkpoint-{step}: RR@10")
+        assert daemon.exit_code() == 0, daemon.log
+    assert statuses(rows()) == all_done(range(1, 6))
+    assert steps == {4}
+    assert json.loads(stop.read_text()) == {"step": 4, "patience": 2}
+    assert not stop.is_relative_to(root)

@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from asyncval.alarm import file_system_of
+from asyncval.checkpoints.completeness import examine
+from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.core.types import State
 from asyncval.daemon import EXIT_SOME_FAILED
 from tests.e2e.conftest import PATIENCE_SECONDS
@@ -49,8 +54,17 @@ def wait_until_it_scans(daemon):
     time.sleep(0.1)
 
 
-def numbers_are_those_of_the_content(rows):
-    return all(json.loads(row["metrics"]) == metrics_of(row["fingerprint"]) for row in rows)
+def content_of(folder):
+    """Return the fingerprint of what is read of a whole checkpoint."""
+    return fingerprint(folder, examine(Folder.listing(folder), step=None).model_files)
+
+
+def numbers_are_those_of_what_was_saved(rows, pool):
+    """Say whether the content and the numbers of each row are those of its step's source."""
+    contents = [content_of(pool(row["step"])) for row in rows]
+    return [row["fingerprint"] for row in rows] == contents and [
+        json.loads(row["metrics"]) for row in rows
+    ] == list(map(metrics_of, contents))
 
 
 # R6
@@ -67,7 +81,7 @@ def test_r06_no_checkpoint_is_lost_to_rotation(watch_lightly, pool, rows, tmp_pa
     assert sum(row["state"] == "done" for row in rows()) < 30
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 31))
-    assert numbers_are_those_of_the_content(rows())
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
     assert not (tmp_path / "validation" / "pins").exists()
 
 
@@ -100,8 +114,9 @@ def test_r06_no_checkpoint_of_a_librarys_own_trainer_is_lost(
     assert [path.name for path in (tmp_path / "training").glob("checkpoint-*")] == ["checkpoint-30"]
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 31))
-    assert numbers_are_those_of_the_content(rows())
+    assert all(json.loads(row["metrics"]) == metrics_of(row["fingerprint"]) for row in rows())
     assert len({row["fingerprint"] for row in rows()}) == 30
+    assert rows()[-1]["fingerprint"] == content_of(tmp_path / "training" / "checkpoint-30")
 
 
 # R7
@@ -141,6 +156,15 @@ def test_r07_a_kept_copy_that_is_gone_is_said_or_made_anew(put, station):
 # R16
 
 
+def has_inotify(daemon):
+    """Say whether a daemon has asked the kernel for events."""
+    kinds = []
+    for descriptor in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            kinds.append(str(descriptor.readlink()))
+    return "anon_inode:inotify" in kinds
+
+
 def test_r16_events_are_hints(watch_lightly, pool, rows, tmp_path):
     """Without events, and with every event dropped, a slower trainer loses nothing either."""
     steps = range(1, 7)
@@ -150,10 +174,44 @@ def test_r16_events_are_hints(watch_lightly, pool, rows, tmp_path):
     }
     for daemon in daemons.values():
         daemon.wait_for("to appear")
-    write_and_rotate(pool, tmp_path / "training", steps, limit=3, gap=0.8)
+    write_and_rotate(pool, tmp_path / "training", steps[:4], limit=3, gap=0.8)
+    for daemon in daemons.values():
+        daemon.wait_for("checkpoint-1: RR@10")
+    assert [name for name, daemon in daemons.items() if has_inotify(daemon)] == ["deaf"]
+    write_and_rotate(pool, tmp_path / "training", steps[4:], limit=3, gap=0.8)
     for output, daemon in daemons.items():
         assert daemon.exit_code() == 0, daemon.log
         assert statuses(rows(output)) == all_done(steps)
+        assert numbers_are_those_of_what_was_saved(rows(output), pool)
+
+
+MOUNTS = r"""
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
+22 21 8:2 / /mnt rw,relatime - xfs /dev/vdb rw
+23 22 0:50 / /mnt/my\040data rw,relatime - nfs4 server:/data rw
+24 22 0:51 / /mnt/a\134b\011c rw - fuse.sshfs host: rw
+""".lstrip()
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/mnt/my data/run", "nfs4"),
+        ("/mnt/a\\b\tc/run", "fuse.sshfs"),
+        ("/mnt/mydata", "xfs"),
+        ("/home/run", "ext4"),
+    ],
+)
+def test_r16_the_file_system_of_a_folder_is_found_whatever_its_name(
+    tmp_path, monkeypatch, place, kind
+):
+    """The kernel writes a space in the name of a mount point as four characters."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+    monkeypatch.setattr(
+        "asyncval.alarm.Path", lambda path: mounts if path == "/proc/self/mountinfo" else Path(path)
+    )
+    assert file_system_of(Path(place)) == kind
 
 
 # R17
@@ -177,6 +235,7 @@ def test_r17_a_root_that_comes_late_or_again_is_watched(watch_lightly, pool, row
             root.rename(tmp_path / "away")
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 5))
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
     assert max(seconds) < 2 * SCAN_SECONDS + 1.0, seconds
 
 
@@ -195,6 +254,7 @@ def test_r17_what_a_new_root_has_first_is_not_missed(watch_lightly, pool, rows, 
             time.sleep(0.3)
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 5))
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
 
 
 # R18
@@ -216,8 +276,8 @@ def test_r18_links_to_the_root_and_to_checkpoints_are_followed(watch_lightly, po
     save(pool(3), real / "checkpoint-3", step=3)
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 4))
-    pins = [row["path"] for row in rows()]
-    assert pins == [str(tmp_path / "training" / f"checkpoint-{step}") for step in (1, 2, 3)]
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
+    assert [row["path"] for row in rows()] == [str(real / f"checkpoint-{i}") for i in (1, 2, 3)]
 
 
 def test_r18_links_to_nothing_and_in_circles_harm_nobody(put, station, tmp_path):
@@ -257,6 +317,7 @@ def test_r19_an_overflow_of_events_is_harmless(watch_lightly, pool, rows, tmp_pa
     daemon.process.send_signal(signal.SIGCONT)
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 7))
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
 
 
 LIMITED = "echo 20 > /proc/sys/user/max_inotify_watches && exec "
@@ -286,6 +347,7 @@ def test_r19_a_limit_of_watches_is_harmless(watch_lightly, pool, rows, tmp_path,
         save(pool(step), root / f"checkpoint-{step}", step=step)
     assert daemon.exit_code() == 0, daemon.log
     assert statuses(rows()) == all_done(range(1, 31))
+    assert numbers_are_those_of_what_was_saved(rows(), pool)
 
 
 # R29
