@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from asyncval.checkpoints.pins import Pin, PinStore, folder_bytes, read_ahead
+from asyncval.checkpoints.pins import MARK, Pin, PinStore, folder_bytes, read_ahead
 from asyncval.core.errors import DataChanged, OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import (
@@ -350,6 +350,7 @@ class Daemon:
         while sum(sizes.values()) > limit and len(waiting) > 1:
             oldest = waiting.pop(0)
             sizes.pop(oldest)
+            logger.warning("%s is given up: %s", oldest.name.partition(MARK)[0], reason)
             for lane in self._lanes.values():
                 for job_id, path in lane.ledger.pins().items():
                     if path == oldest:

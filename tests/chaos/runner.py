@@ -49,6 +49,8 @@ class Life:
     pid: int
     scans_from: float | None = None
     until: float | None = None
+    ended_with: int | None = None
+    """The exit code of one that ended before it was told to."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +63,6 @@ class Outcome:
     folder: Path
     generations: list[Generation] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
-    full_disks: list[tuple[float, float]] = field(default_factory=list)
-    """When there was no space left, and when there was some again."""
     num_worker_kills: int = 0
     num_torn_exports: int = 0
     exit_code: int | None = None
@@ -86,7 +86,7 @@ class Keeper:
         self._outcome = outcome
         self._log = outcome.folder / "log.txt"
         self._lock = threading.Lock()
-        self._timers: list[threading.Timer] = []
+        self._timers: list[threading.Thread] = []
         self.done_file = outcome.folder / "done"
         self._process = self._start()
 
@@ -99,6 +99,7 @@ class Keeper:
             "--cache_dir", str(outcome.pool.cache),
             "--devices", "cpu",
             "--settle", "0.5",
+            "--pin", outcome.schedule.pin,
             "--done_file", str(self.done_file),
         ]  # fmt: skip
         settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LIGHT_SECONDS": "0.1"}
@@ -138,22 +139,36 @@ class Keeper:
 
     def _start_where_the_disk_was_full(self) -> None:
         """Start a daemon again that said that it cannot write, as its user would."""
-        was_refused = self._process.poll() == REFUSED
-        if was_refused and self._outcome.schedule.count("fill disk"):
+        if self._was_refused():
             self._outcome.lives[-1].until = time.monotonic()
             time.sleep(0.1)
             self._process = self._start()
 
+    def _was_refused(self) -> bool:
+        is_tight = self._outcome.schedule.count("fill disk") > 0
+        return is_tight and self._process.poll() == REFUSED
+
     def schedule_kill(self, action: Action) -> None:
         """Kill the daemon or its worker in a while."""
         kill = self._kill_daemon if action.deed == "kill daemon" else self._kill_worker
-        timer = threading.Timer(action.seconds, kill, kwargs={"action": action})
-        self._timers.append(timer)
-        timer.start()
+        self._do_meanwhile(threading.Timer(action.seconds, kill, kwargs={"action": action}))
+
+    def fill_disk(self, action: Action) -> None:
+        """Leave no space in the daemon's folder for a while, in which everything else goes on."""
+        seconds = {"seconds": action.seconds}
+        folder = (self._outcome.output,)
+        self._do_meanwhile(threading.Thread(target=fill_disk, args=folder, kwargs=seconds))
+
+    def _do_meanwhile(self, thread: threading.Thread) -> None:
+        self._timers.append(thread)
+        thread.start()
 
     def _kill_daemon(self, action: Action) -> None:
         with self._lock:
-            self._outcome.lives[-1].until = time.monotonic()
+            life = self._outcome.lives[-1]
+            life.until = time.monotonic()
+            if not self._was_refused():
+                life.ended_with = self._process.poll()
             self._process.kill()
             self._process.wait()
             if action.tear_exports:
@@ -193,7 +208,8 @@ class Keeper:
     def close(self) -> None:
         """Leave no process and no timer behind, whatever happened."""
         for timer in self._timers:
-            timer.cancel()
+            if isinstance(timer, threading.Timer):
+                timer.cancel()
             timer.join()
         if self._process.poll() is None:
             self._process.kill()
@@ -237,9 +253,7 @@ class Writer:
         elif action.deed == "recreate root":
             self._recreate_root(action)
         elif action.deed == "fill disk":
-            began = time.monotonic()
-            fill_disk(self._outcome.output, seconds=action.seconds)
-            self._outcome.full_disks.append((began, time.monotonic()))
+            self._keeper.fill_disk(action)
         else:
             self._keeper.schedule_kill(action)
 
@@ -256,6 +270,7 @@ class Writer:
             aside=self._schedule.aside,
             pause=action.seconds,
             stop_after=action.stop_after,
+            tears_file=action.tears_file,
         )
         if action.stop_after is None:
             generation.whole_at = time.monotonic()
@@ -329,7 +344,11 @@ def run_schedule(schedule: Schedule, pool: Pool, folder: Path, *, evaluator: str
     outcome = Outcome(schedule=schedule, pool=pool, evaluator=evaluator, folder=folder)
     outcome.root.mkdir(parents=True)
     outcome.output.mkdir()
-    is_mounted = schedule.count("fill disk") > 0 and mount(outcome.output)
+    is_mounted = schedule.count("fill disk") > 0
+    if is_mounted and not mount(outcome.output):
+        raise OSError(
+            f"{outcome.output} cannot be made a small file system"
+        )  # do not fill the disk
     try:
         keeper = Keeper(outcome)
         try:

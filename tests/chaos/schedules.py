@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tests.reliability.saving import KINDS
@@ -17,7 +17,8 @@ class Action:
     """One thing that the writer does, or that happens to the daemon.
 
     `seconds` is how long a pause, a full disk, or the time between two files is, and how long
-    after this moment a kill comes. `stop_after` leaves a save torn after so many files.
+    after this moment a kill comes. `stop_after` leaves a save torn after so many files, half of
+    the next one written where `tears_file`.
     """
 
     deed: Deed
@@ -25,6 +26,7 @@ class Action:
     step: int = 0
     source: int = 0
     stop_after: int | None = None
+    tears_file: bool = True
     tear_exports: bool = False
 
 
@@ -32,7 +34,8 @@ class Action:
 class Schedule:
     """A writer's habits, and everything that happens, in order.
 
-    `limit` is how many checkpoints it keeps. `aside` says that it renames weights into place.
+    `limit` is how many checkpoints it keeps. `aside` says that it renames weights into place, and
+    `pin` how the daemon is to keep them.
     """
 
     seed: int
@@ -40,6 +43,7 @@ class Schedule:
     limit: int
     aside: bool
     unlink_pause: float
+    pin: str
     actions: tuple[Action, ...]
 
     def count(self, deed: Deed) -> int:
@@ -68,6 +72,7 @@ def make_schedule(seed: int, *, can_fill_disk: bool) -> Schedule:
         limit=draw.choice((1, 1, 2)),
         aside=draw.random() < 0.7,
         unlink_pause=draw.choice((0.0, 0.0, 0.002, 0.01)),
+        pin=draw.choice(("auto", "auto", "auto", "copy")),
         actions=tuple(actions),
     )
 
@@ -79,7 +84,7 @@ def _saves(draw: random.Random) -> Iterator[Action]:
     for number in range(1, draw.randint(4, 8) + 1):
         saved = Action(deed="save", step=100 * number, source=next(sources), seconds=file_pause)
         if draw.random() < 0.15:  # a crash of the trainer
-            yield _changed(saved, stop_after=draw.randrange(8))
+            yield _torn(saved, draw)
             yield Action(deed="pause", seconds=draw.uniform(0, 0.8))
             if draw.random() < 0.3:
                 continue  # and its next start continues behind it
@@ -88,19 +93,14 @@ def _saves(draw: random.Random) -> Iterator[Action]:
         if draw.random() < 0.2:
             if draw.random() < 0.7 and extra:
                 extra -= 1
-                saved = _changed(saved, source=next(sources))
-            yield saved
+                saved = replace(saved, source=next(sources))
+            crashes = draw.random() < 0.3
+            yield _torn(saved, draw) if crashes else saved
             yield Action(deed="pause", seconds=draw.uniform(0.02, 0.6))
 
 
-def _changed(action: Action, *, stop_after: int | None = None, source: int | None = None) -> Action:
-    return Action(
-        deed=action.deed,
-        seconds=action.seconds,
-        step=action.step,
-        source=action.source if source is None else source,
-        stop_after=stop_after,
-    )
+def _torn(action: Action, draw: random.Random) -> Action:
+    return replace(action, stop_after=draw.randrange(8), tears_file=draw.random() < 0.7)
 
 
 def _kill(draw: random.Random) -> Iterator[Action]:

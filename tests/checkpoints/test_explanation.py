@@ -1,6 +1,8 @@
 """`asyncval explain` says what a checkpoint is, and who says each thing, without its weights."""
 
 import json
+import tempfile
+from pathlib import Path
 from shutil import copytree
 
 import pytest
@@ -10,6 +12,7 @@ from asyncval.config import ExplainConfig
 from asyncval.core.errors import InvalidOption
 from asyncval.options import parse
 from tests.checkpoints.recipes import disentangled, openmatch, retromae, tevatron, tevatron_v2
+from tests.reliability.test_completeness import without_privileges
 
 
 def report_of(made, capsys, *flags):
@@ -145,3 +148,33 @@ def test_lines_for_people_have_the_same(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "layout:" in out
     assert "cls (the layout tevatron)" in out
+
+
+def test_the_pattern_of_names_tells_the_step(tmp_path, capsys):
+    made = tevatron.untied(tmp_path / "run")
+    folder = made.folder.rename(tmp_path / "run" / "epoch-2-of-9-at-1500")
+    pattern = r"epoch-\d+-of-\d+-at-(\d+)"
+    for flags, step in ((), None), (("--ckpt_pattern", pattern), 1500):
+        explain(parse(ExplainConfig, [str(folder), "--json", *flags], command="explain"))
+        [report] = json.loads(capsys.readouterr().out)
+        assert report["step"] == step
+        assert ("name" in report) == (step is None)
+    explain(
+        parse(ExplainConfig, [str(folder.parent), "--ckpt_pattern", pattern], command="explain")
+    )
+    assert f"for example {str(folder)!r}" in capsys.readouterr().out
+
+
+def test_weights_that_may_not_be_read_block_it(capsys):
+    with tempfile.TemporaryDirectory() as name:
+        made = tevatron.untied(Path(name) / "run")
+        for each in (Path(name), made.folder.parent, made.folder, *made.folder.rglob("*")):
+            each.chmod(0o755)
+        weights = next(made.folder.rglob("*.safetensors"))
+        weights.chmod(0)
+        with without_privileges():
+            report = report_of(made, capsys)
+    assert report["verdict"] == "blocked"
+    assert weights.name in report["reason"]
+    assert "as the trainer's user" in report["reason"]
+    assert "may be read" in report["next look"]

@@ -374,3 +374,116 @@ def test_a_reason_with_a_name_that_is_no_utf_8_can_be_recorded(ledger, when):
         fail(ledger, ledger.claim(plan=PLAN), reason)
     [row] = ledger.validations(plan=PLAN)
     assert row.reason == "model-\\udcff.safetensors is missing."
+
+
+def test_two_contents_of_one_folder_are_never_claimed_at_a_time(ledger):
+    """Their files in the output folder have one name."""
+    enqueue(ledger, checkpoint(1, "old"))
+    first = ledger.claim(plan=PLAN)
+    enqueue(ledger, checkpoint(1, "new"), checkpoint(2))
+    assert ledger.claim(plan=PLAN).checkpoint == checkpoint(2)
+    assert ledger.claim(plan=PLAN) is None
+    ledger.finish(first.id, RESULT)
+    assert ledger.claim(plan=PLAN).checkpoint == checkpoint(1, "new")
+
+
+def test_a_job_waits_no_longer_where_the_clock_was_set_back(ledger, clock):
+    enqueue(ledger, checkpoint(1))
+    ledger.retry(ledger.claim(plan=PLAN).id, delay_seconds=10)
+    assert ledger.claim(plan=PLAN) is None
+    clock.time -= 3600
+    assert ledger.claim(plan=PLAN).checkpoint == checkpoint(1)
+
+
+def test_the_newest_plan_is_that_which_was_used_last_also_where_the_clock_was_set_back(
+    ledger, clock
+):
+    for plan in ("one", "two", "one", "one", "two"):
+        ledger.use_plan(plan, {"depth": 100})
+        assert ledger.newest_plan() == plan
+        clock.time -= 500
+
+
+def test_attempts_without_memory_and_those_that_the_end_cut_short_do_not_count(open_ledger):
+    ledger = open_ledger()
+    enqueue(ledger, checkpoint(1))
+    ledger.retry(ledger.claim(plan=PLAN).id)
+    for _ in range(2):
+        ledger.retry(ledger.claim(plan=PLAN).id, shrink=True)
+        ledger.claim(plan=PLAN)
+        ledger = open_ledger()
+        ledger.requeue_running(plan=PLAN)
+    job = ledger.claim(plan=PLAN)
+    assert (job.attempts, job.shrink) == (2, 2)
+
+
+def test_what_is_of_a_later_step_than_the_last_is_not_claimed(ledger):
+    final = checkpoint(None, name="final")
+    enqueue(ledger, checkpoint(1), checkpoint(2), checkpoint(3), final)
+    claimed = []
+    while (job := ledger.claim(plan=PLAN, last_step=2)) is not None:
+        claimed.append(job.checkpoint.step)
+    assert claimed == [1, 2, None]
+    assert ledger.claim(plan=PLAN).checkpoint.step == 3
+
+
+def test_what_is_found_again_without_being_whole_has_its_new_state_and_reason(ledger, clock):
+    finds = [
+        (State.BROKEN, "config.json is missing."),
+        (State.BROKEN, "config.json is missing."),
+        (State.BROKEN, "It does not parse."),
+        (State.LOST, "It does not parse."),
+        (State.LOST, "It does not parse."),
+    ]
+    said = []
+    for fate, reason in finds:
+        said += enqueue(ledger, checkpoint(1), fate=fate, reason=reason)
+        [row] = ledger.validations(plan=PLAN)
+        assert (row.state, row.reason) == (fate, reason)
+        if said[-1]:
+            assert row.finished_at == clock.time
+        clock.time += 1
+    assert said == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize("end", ["queued", "running", "done"])
+def test_what_was_kept_is_not_undone_by_its_folder_that_is_found_torn(ledger, end):
+    enqueue(ledger, checkpoint(1))
+    job = ledger.claim(plan=PLAN) if end != "queued" else None
+    if job and end == "done":
+        ledger.finish(job.id, RESULT)
+    assert enqueue(ledger, checkpoint(1), fate=State.LOST, reason="It is gone.") == [False]
+    [row] = ledger.validations(plan=PLAN)
+    assert (row.state, row.reason) == (end, "")
+
+
+@pytest.mark.parametrize("was_local", [False, True])
+def test_on_a_remote_file_system_there_is_no_wal(open_ledger, was_local):
+    """It needs memory that all who read it share; what was recorded in one stays."""
+    if was_local:
+        before = open_ledger()
+        enqueue(before, checkpoint(1))
+        assert journal(before) == ("wal", 2)
+        before.close()
+    ledger = open_ledger(is_remote=True)
+    assert journal(ledger) == ("delete", 3)  # EXTRA
+    enqueue(ledger, checkpoint(2))
+    ledger.close()
+    steps = [step for step, _, _ in rows(open_ledger(is_remote=True, must_exist=True))]
+    assert steps == ([1, 2] if was_local else [2])
+
+
+def journal(ledger):
+    pragmas = [ledger._db.execute(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
+    return tuple(pragma.fetchone()[0] for pragma in pragmas)
+
+
+def test_a_ledger_of_an_older_version_is_refused_to_readers_with_what_to_do(
+    tmp_path, clock, open_ledger
+):
+    open_ledger().close()
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("PRAGMA user_version = 1")
+    other.close()
+    with pytest.raises(OutputUnavailable, match=r"form 1, .* a start of `asyncval watch` makes"):
+        Ledger(tmp_path, clock=clock, must_exist=True)

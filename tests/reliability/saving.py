@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import zlib
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def save(
     aside: bool = True,
     pause: float = 0.0,
     stop_after: int | None = None,
+    tears_file: bool = True,
 ) -> None:
     """Write a checkpoint as the trainer of its kind does, over an older one if there is one.
 
@@ -106,7 +108,8 @@ def save(
         step: What its `trainer_state.json` says.
         aside: Write weights aside and rename them, as safetensors 0.8 does, or in place.
         pause: The seconds between two files.
-        stop_after: Leave it torn after so many files, the last of them half written.
+        stop_after: Leave it torn after so many files.
+        tears_file: Write half of the next one then.
     """
     target.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(order(source)):
@@ -115,22 +118,29 @@ def save(
             content = json.dumps({"global_step": step, "epoch": 0.5}).encode()
         path = target / name
         path.parent.mkdir(exist_ok=True)
-        if number == stop_after:
-            path.write_bytes(content[: len(content) // 2])
+        is_aside = aside and name.endswith(".safetensors")
+        place = path.with_name(".tmpAbCdEf") if is_aside else path
+        is_last = number == stop_after
+        if is_last and not tears_file:
             return
-        if aside and name.endswith(".safetensors"):
-            temporary = path.with_name(".tmpAbCdEf")
-            temporary.write_bytes(content)
-            temporary.rename(path)
-        else:
-            path.write_bytes(content)
-        if pause:
-            time.sleep(pause)
+        with place.open("wb", buffering=0) as file:
+            file.write(content[: len(content) // 2])
+            if is_last:
+                return
+            time.sleep(pause / 2)
+            file.write(content[len(content) // 2 :])
+        if is_aside:
+            place.rename(path)
+        time.sleep(pause / 2)
 
 
 def delete(target: Path, *, pause: float = 0.0) -> None:
     """Remove a checkpoint as `shutil.rmtree` does, with a pause after each file."""
-    for path in sorted(target.rglob("*"), key=lambda each: (-len(each.parts), hash(each.name))):
+
+    def place(path: Path) -> tuple[int, int]:
+        return -len(path.parts), zlib.crc32(f"{target.name} {path.name}".encode())  # any order
+
+    for path in sorted(target.rglob("*"), key=place):
         path.rmdir() if path.is_dir() else path.unlink()
         if pause:
             time.sleep(pause)

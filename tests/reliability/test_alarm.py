@@ -1,5 +1,8 @@
-"""R17: events come again after the watched folder was deleted and made anew, at any pace."""
+"""R17, R19: events come again after the watched folder was made anew, and may be had by nobody."""
 
+import errno
+import logging
+import os
 import shutil
 import threading
 import time
@@ -8,6 +11,7 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from asyncval.alarm import Alarm
+from asyncval.lookout import Lookout
 
 PAUSES = (0.0, 0.0, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
 WAKE_SECONDS = 1.5
@@ -62,3 +66,41 @@ def test_r17_a_folder_that_was_made_again_wakes_as_before(tmp_path, pause):
         assert loop.turns > before
     finally:
         loop.close()
+
+
+def test_r17_a_root_that_goes_in_the_moment_it_is_to_be_watched_leaves_nothing_open(tmp_path):
+    def open_things():
+        return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208
+
+    alarm = Alarm(tmp_path / "training", lambda: None)
+    before = open_things()
+    for _ in range(5):
+        alarm._start(tmp_path / "training")
+    assert open_things() == before
+
+
+# R19
+
+
+def test_r19_where_no_events_can_be_had_the_scans_find_what_there_is(
+    put, station, monkeypatch, caplog
+):
+    """The limit of inotify instances is reached by other programs."""
+    tries = []
+
+    def refuse():
+        tries.append("try")
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("asyncval.alarm.Observer", refuse)
+    put(1)
+    here = station()
+    lookout = Lookout(here.watcher, here.pins, wake=lambda: None, scan_seconds=0.01)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            lookout.look()
+    assert [found.checkpoint.name for found in lookout.found] == ["checkpoint-1"]
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "Too many open files" in said
+    assert "it is polled" in said
+    assert len(tries) == 1

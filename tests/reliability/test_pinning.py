@@ -20,10 +20,10 @@ import pytest
 
 from asyncval.checkpoints.completeness import examine
 from asyncval.checkpoints.folder import Folder, fingerprint
-from asyncval.checkpoints.pins import PinStore
+from asyncval.checkpoints.pins import MARK, PinStore
 from asyncval.clock import SystemClock
 from asyncval.core.errors import CheckpointIncomplete, InvalidOption
-from asyncval.core.types import MAIN
+from asyncval.core.types import MAIN, Result
 from asyncval.watcher import Habits, Watcher, known_states
 from tests.e2e.conftest import PATIENCE_SECONDS
 from tests.e2e.test_watch import events
@@ -641,3 +641,49 @@ def test_r26_what_is_evaluated_is_not_given_up_where_it_was_saved_again(pool, st
     again.work()
     again.work()
     assert again.states()[0] == ("checkpoint-1", "done")
+
+
+def test_r10_what_lies_on_another_file_system_is_copied_and_the_rest_is_linked(
+    put, tmp_path, monkeypatch
+):
+    """A file that is a link to elsewhere spoils nothing for the others."""
+    path, shared_memory = put(1), Path("/dev/shm")
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    monkeypatch.setattr(fcntl, "ioctl", refusing(errno.EOPNOTSUPP))  # no clones
+    elsewhere = shared_memory / f"asyncval-test-{os.getpid()}.json"
+    try:
+        shutil.move(path / "config.json", elsewhere)
+        (path / "config.json").symlink_to(elsewhere)
+        names = model_files(path)
+        assert names.index("config.json") < names.index("model.safetensors")
+        pin = PinStore(tmp_path / "pins", method="auto").pin(Folder.listing(path), names, key="key")
+        kept, there = Folder.listing(pin.path).files, Folder.listing(path).files
+        assert sorted(kept) == names
+        assert fingerprint(pin.path, names) == fingerprint(path, names)
+        copied = {name for name in names if kept[name].inode != there[name].inode}
+        assert copied == {"config.json"}
+        assert not (pin.path / "config.json").is_symlink()
+    finally:
+        elsewhere.unlink()
+
+
+@pytest.mark.parametrize("pin", ["hardlink", "copy"])
+def test_r26_without_pins_those_of_an_earlier_run_go_once_nobody_needs_them(put, station, pin):
+    for step in (1, 2):
+        put(step)
+    killed = station(pin=pin)
+    killed.look()
+    killed.ledger.finish(killed.ledger.claim(plan=PLAN).id, Result(metrics={"RR@10": 0.5}))
+    assert len(list(killed.pins.root.iterdir())) == 2
+    held = []
+
+    def evaluate(job):
+        held.append([each.name.partition(MARK)[0] for each in killed.pins.root.iterdir()])
+        return {"RR@10": 0.5}
+
+    here = station(pin="none", evaluate=evaluate)
+    assert here.run_until_done() == 0
+    assert held == [["checkpoint-2"]]
+    assert here.states() == [("checkpoint-1", "done"), ("checkpoint-2", "done")]
+    assert not here.pins.root.exists()

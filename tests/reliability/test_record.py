@@ -1,7 +1,9 @@
-"""R13-R15, R20, R24, R31: what is recorded, is recorded once, and survives."""
+"""R13-R15, R20, R24, R25, R31: what is recorded, is recorded once, and survives."""
 
+import errno
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncval.clock import SystemClock
 from asyncval.core.types import MAIN, Result
 from asyncval.daemon import EXIT_SOME_FAILED
 from asyncval.ledger.sqlite import Ledger
@@ -24,7 +27,7 @@ from tests.clocks import FakeClock
 from tests.e2e.test_watch import events, is_running
 from tests.reliability.conftest import LightDaemon
 from tests.reliability.light_worker import metrics_of
-from tests.reliability.saving import rotate, save
+from tests.reliability.saving import SENTINEL, rotate, save
 from tests.reliability.station import ANCHOR, PLAN
 from tests.reliability.test_completeness import has_strace
 from tests.reliability.test_watching import (
@@ -465,3 +468,119 @@ def test_r31_the_trainer_is_told_when_to_stop(watch_lightly, pool, rows, tmp_pat
     assert steps == {4}
     assert json.loads(stop.read_text()) == {"step": 4, "patience": 2}
     assert not stop.is_relative_to(root)
+
+
+# R25: also in test_evaluation.py
+
+
+def test_r25_what_appears_in_the_turn_that_would_be_the_last_is_waited_for(
+    pool, station, tmp_path, monkeypatch
+):
+    (tmp_path / "done").touch()
+    here = station(settle=5.0, done_file=tmp_path / "done")
+    look, scans = here.daemon._lookout.look, []
+
+    def appear_at_the_second(**options):
+        scans.append(options)
+        if len(scans) == 2:
+            save_without_sentinel(pool(1), here.root / "checkpoint-1")
+        look(**options)
+
+    monkeypatch.setattr(here.daemon._lookout, "look", appear_at_the_second)
+    assert here.daemon._turn() is None
+    assert here.states() == []
+    assert len(scans) >= 2
+    here.clock.time += 5.0
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    assert here.daemon._turn() == 0
+
+
+def save_without_sentinel(source, target):
+    save(source, target, step=1)
+    (target / SENTINEL).unlink()
+
+
+def test_r25_a_short_idle_timeout_does_not_cut_the_settling_time_short(pool, station):
+    here = station(settle=5.0, idle_timeout=1.0)
+    save_without_sentinel(pool(1), here.root / "checkpoint-1")
+    for seconds in (0.0, 2.0, 2.9):
+        here.clock.time += seconds
+        assert here.daemon._turn() is None
+        assert here.states() == []
+    here.clock.time += 0.1
+    here.work()
+    assert here.states() == [("checkpoint-1", "done")]
+    assert here.daemon._turn() is None
+    here.clock.time += 1.0
+    assert here.daemon._turn() == 0
+
+
+def test_r25_what_cannot_be_kept_at_the_end_is_said_and_validated_by_the_next_start(
+    put, station, monkeypatch
+):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    put(1)
+    now = {"pin": "hardlink", "settle": 0.1, "clock": SystemClock()}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refuse)
+        here = station(**now)
+        assert here.run_until_done() == EXIT_SOME_FAILED
+    [row] = here.rows()
+    assert row.state == "blocked"
+    assert "It cannot be kept now: No space left on device" in row.reason
+    again = station(**now)
+    assert again.run_until_done() == 0
+    assert [state for _, state in again.states() if state != "superseded"] == ["done"]
+    assert leftovers(again.output) == []
+
+
+@pytest.mark.parametrize(("until", "last"), [(2, 2), (3, 4)])
+def test_r25_it_ends_by_the_first_step_that_is_late_enough(put, station, until, last):
+    """What waits behind it is left for the next start, with what was kept of it."""
+    steps = (1, 2, 4, 5)
+    for step in steps:
+        put(step)
+    here = station(until_step=until)
+    assert here.run() == 0
+    assert [(row.checkpoint.step, row.state) for row in here.rows()] == [
+        (step, "done" if step <= last else "queued") for step in steps
+    ]
+    shutil.rmtree(here.root)
+    again = station()
+    assert again.run_until_done() == 0
+    assert [state for _, state in again.states()] == ["done"] * len(steps)
+
+
+def test_r25_another_training_with_the_same_output_is_one_of_its_own(
+    watch_lightly, pool, rows, tmp_path
+):
+    """Its results are shown alone, and what the first one has reached does not end it."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for step in (1, 2):
+        save(pool(step), first / f"checkpoint-{step}", step=step)
+    assert watch_lightly("--until_step", "2", training="first").exit_code() == 0
+    daemon = watch_lightly("--until_step", "2", training="second")
+    wait_until_it_scans(daemon)
+    save(pool(3), second / "checkpoint-2", step=2)
+    assert daemon.exit_code() == 0, daemon.log
+    shown = (daemon.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in shown] == [str(second / "checkpoint-2")]
+    assert statuses(rows()) == all_done([1, 2, 2])
+
+
+# R12: also in test_pinning.py
+
+
+def test_r12_a_folder_that_is_named_by_a_link_is_not_validated_twice(
+    watch_lightly, pool, rows, tmp_path
+):
+    save(pool(1), tmp_path / "training" / "checkpoint-1", step=1)
+    (tmp_path / "link").symlink_to("training")
+    assert watch_lightly("--until_step", "1").exit_code() == 0
+    daemon = watch_lightly("--until_step", "1", training="link")
+    assert daemon.exit_code() == 0, daemon.log
+    assert "validating" not in daemon.log
+    assert [row["path"] for row in rows()] == [str(tmp_path / "training" / "checkpoint-1")]

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
@@ -122,3 +125,26 @@ def test_the_time_of_a_point_is_that_of_its_result(open_reporter, tmp_path):
     events = EventAccumulator(str(tmp_path / "logs" / "run"))
     events.Reload()
     assert [event.wall_time for event in events.Scalars("eval/RR@10")] == [ONE.finished_at]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3], ids=["opening", "the first", "the second"])
+def test_after_a_write_that_failed_the_next_one_shows_all_points_once(
+    open_reporter, tmp_path, monkeypatch, failing
+):
+    real, writers = EventFileWriter.flush, []
+
+    def flush(writer):
+        writers.append(writer)
+        if len(writers) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(writer)
+
+    monkeypatch.setattr(EventFileWriter, "flush", flush)
+    reporter, failures = open_reporter(), 0
+    for number, each in enumerate((ONE, TWO, THREE), start=1):
+        try:
+            reporter.publish([each], [ONE, TWO, THREE][:number])
+        except OSError:
+            failures += 1
+    assert failures == 1
+    assert scalars(tmp_path / "logs" / "run")["eval/RR@10"] == points(ONE, TWO, THREE)

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,3 +162,29 @@ def test_a_measure_alone_has_the_value_that_it_has_among_others(measure):
         values.append(scorer.score(positions)[measure])
     assert values[0] == values[1]
     assert 0 < values[0] <= 1
+
+
+WARM_UPS = """
+from threading import Thread
+from asyncval.core.measures import parse_measures
+from asyncval.retrieval.score import warm_up
+
+def work():
+    for _ in range(40):
+        warm_up(measures)
+
+measures = parse_measures(["RR@10", "nDCG@10"])
+warm_up(measures)
+threads = [Thread(target=work) for _ in range(2)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+def test_scoring_while_another_thread_warms_up_does_not_end_the_process():
+    done = subprocess.run(
+        [sys.executable, "-c", WARM_UPS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
