@@ -225,6 +225,8 @@ class WatchConfig(ValidationConfig):
     """How checkpoints are kept until they are validated, whatever the trainer deletes."""
     max_pinned_bytes: MaybeInt = None
     """The most that kept checkpoints may hold; beyond it the oldest waiting one is skipped."""
+    keep_best: int = 1
+    """How many of the best checkpoints are kept for good, whatever the trainer deletes."""
     anchor_every: MaybeInt = None
     """Validate every N-th checkpoint on the full corpus too, when nothing else waits."""
     anchor_candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()

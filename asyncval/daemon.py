@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from asyncval.checkpoints.pins import MARK, Pin, PinStore, folder_bytes, read_ahead
+from asyncval.core.discovery import step_in_name
 from asyncval.core.errors import DataChanged, OutputUnavailable
 from asyncval.core.ports import Clock
 from asyncval.core.types import (
@@ -28,6 +29,7 @@ from asyncval.core.types import (
 )
 from asyncval.execution.local import LocalExecutor, Message
 from asyncval.execution.messages import result_from_values
+from asyncval.keeping import Keeping
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookout import Lookout
 from asyncval.reporting import Reporting
@@ -129,6 +131,7 @@ class Daemon:
             checkpoints from it.
         executor: Runs the validations.
         screen: Shows the state.
+        keeping: Keeps the best, if that is wanted.
         inbox: Where messages of the executor arrive.
         limits: When to end, and what may be used.
         clock: The time.
@@ -145,6 +148,7 @@ class Daemon:
         inbox: "SimpleQueue[Any]",
         limits: Limits,
         clock: Clock,
+        keeping: Keeping | None = None,
     ) -> None:
         self._lookout = lookout
         self._pins = pins
@@ -152,6 +156,7 @@ class Daemon:
         self._main = next(iter(lanes.values()))
         self._executor = executor
         self._screen = screen
+        self._keeping = keeping
         self._inbox = inbox
         self._limits = limits
         self._clock = clock
@@ -193,6 +198,7 @@ class Daemon:
                 for job in self._executor.stop():
                     self._lanes[job.lane].ledger.requeue(job.id)
                 self._queue_found()
+                self._keep_best(now=inf)
                 self._clean_pins()
                 self._pins.remove_root()
                 self._refresh()
@@ -218,6 +224,7 @@ class Daemon:
         watcher.reported.update(known_states(states, watcher.root))
         self._lookout.adopt(self._main.ledger.recorded_pins())
         self._queue_found()
+        self._keep_best()
         self._clean_pins()
 
     def _due_elsewhere(self) -> set[Path]:
@@ -250,6 +257,7 @@ class Daemon:
                 self._look()
                 self._stop_overdue()
                 self._hand_out()
+            self._keep_best()
             for lane in self._lanes.values():
                 lane.reporting.publish()
             self._refresh()
@@ -280,7 +288,7 @@ class Daemon:
             return True
         self._lookout.look(give_up=True, last_step=self._limits.until_step)
         self._queue_found()
-        return False
+        return not self._is_settled()
 
     def _queue_found(self) -> bool:
         """Record what was found and say whether there was anything.
@@ -303,6 +311,7 @@ class Daemon:
                 self._enqueue(found, lane)
         # The main lane last: what it knows is not looked at again after a kill.
         is_new = self._enqueue(found, self._main)
+        self._expect_another_best()  # content that came back may be it
         self._active_at = self._clock.monotonic()
         if found.fate is State.QUEUED:
             self._stay_within_limits()
@@ -365,7 +374,18 @@ class Daemon:
         return list(dict.fromkeys(pins))
 
     def _clean_pins(self) -> None:
-        self._must_clean = not self._lookout.clean(self._kept_pins())
+        best = self._keeping.pins() if self._keeping else []
+        self._must_clean = not self._lookout.clean([*self._kept_pins(), *best])
+
+    def _keep_best(self, now: float | None = None) -> None:
+        """Keep the files of the best checkpoint, before its pin is removed."""
+        if self._keeping is not None and self._keeping.is_due:
+            self._keeping.settle(self._clock.monotonic() if now is None else now)
+            self._clean_pins()
+
+    def _expect_another_best(self) -> None:
+        if self._keeping is not None:
+            self._keeping.is_due = True
 
     # Handing out
 
@@ -521,6 +541,7 @@ class Daemon:
                 logger.warning("%s: %s", job.checkpoint.name, warning)
         lane = self._lanes[job.lane]
         lane.ledger.finish(job.id, result)
+        self._expect_another_best()
         self._refresh()
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         logger.info(
@@ -601,9 +622,11 @@ class Daemon:
         return self._clock.monotonic() - max(self._active_at, changed_at)
 
     def _is_settled(self) -> bool:
-        """Say whether nobody seems to write a checkpoint just now."""
-        watcher = self._lookout.watcher
-        return not watcher.waiting or self._quiet_seconds() >= watcher.habits.settle_seconds
+        """Say whether nobody seems to write a checkpoint that is waited for just now."""
+        watcher, last_step = self._lookout.watcher, self._last_step()
+        steps = [step_in_name(name, watcher.habits.pattern) for name in list(watcher.waiting)]
+        is_written = any((step or 0) <= last_step for step in steps)
+        return not is_written or self._quiet_seconds() >= watcher.habits.settle_seconds
 
     def _reason_to_end(self) -> str | None:
         limits = self._limits

@@ -109,7 +109,7 @@ class Watcher:
         """Look once; yield what was not reported before, in step order.
 
         Args:
-            give_up: Decide about every folder, however short it has been quiet: what is whole is
+            give_up: Decide about every folder that is as an earlier scan saw it: what is whole is
                 taken, and what is not, or is doubtful and was changed lately, is reported as such.
             last_step: Do not give up on folders of a later step: nobody waits for them.
         """
@@ -248,7 +248,9 @@ class Watcher:
         if self._is_remnant(folder):
             self._sightings.pop(name, None)
             return None
+        before = self._sightings.get(name)
         sighting = self._sight(name, state)
+        give_up = give_up and sighting is before  # what came or changed just now is being written
         checkpoint = Checkpoint(path=path.absolute(), step=step, layout="", fingerprint=state)
         quiet = sighting.quiet_seconds(self.clock.monotonic())
         try:

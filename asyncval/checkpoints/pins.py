@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -164,11 +163,9 @@ class PinStore:
         """Yield all pins that are as they were made, the oldest first."""
         places = [path for path in self.root.glob("*") if path.is_dir()]
         for path in sorted(places, key=lambda each: each.stat().st_mtime_ns):
-            with suppress(CheckpointError):  # it is half-made, or somebody else's
-                folder = Folder.listing(path)
-                pin = Pin(path, _state_of(folder, list(folder.files)))
-                if path.name.endswith(f"{MARK}{pin.state[:DIGITS]}"):
-                    yield pin
+            pin = intact_pin(path)
+            if pin is not None:
+                yield pin
 
     def release(self, path: Path) -> None:
         """Remove a pin; a folder that is none of ours is left alone."""
@@ -186,6 +183,16 @@ class PinStore:
         """Remove the folder of the pins if it is empty."""
         if self.root.is_dir() and not any(self.root.iterdir()):
             self.root.rmdir()
+
+
+def intact_pin(path: Path) -> Pin | None:
+    """Return the pin at a place if it is as it was made, which its name tells."""
+    try:
+        folder = Folder.listing(path)
+    except CheckpointError:  # it is half-made, or somebody else's
+        return None
+    pin = Pin(path, _state_of(folder, list(folder.files)))
+    return pin if path.name.endswith(f"{MARK}{pin.state[:DIGITS]}") else None
 
 
 def pin_root(watched: Path, output_dir: Path) -> Path:

@@ -47,6 +47,7 @@ def check_options(config: ValidationConfig) -> None:
     }
     not_negative = {
         "--until_step": getattr(config, "until_step", None),
+        "--keep_best": getattr(config, "keep_best", None),
         "--idle_timeout": getattr(config, "idle_timeout", None),
         "--settle": getattr(config, "settle", None),
         "--time_limit": getattr(config, "time_limit", None),

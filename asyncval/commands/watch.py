@@ -29,6 +29,7 @@ from asyncval.daemon import WAKE, Daemon, Lane, Limits, Screen
 from asyncval.data.collection import load_collection, tasks_on_one_corpus
 from asyncval.execution.local import LocalExecutor
 from asyncval.execution.messages import WorkerSetup
+from asyncval.keeping import Keeping
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookout import Lookout
@@ -128,10 +129,18 @@ def _daemon(
         lanes=lanes,
         executor=executor,
         screen=screen,
+        keeping=_keeping(config, lanes[MAIN]),
         inbox=inbox,
         limits=limits,
         clock=clock,
     )
+
+
+def _keeping(config: WatchConfig, main: Lane) -> Keeping | None:
+    if not config.keep_best:
+        return None
+    number, folder = config.keep_best, config.output_dir
+    return Keeping(main.ledger, plan=main.plan, output_dir=folder, number=number)
 
 
 def _check_folders(config: WatchConfig) -> None:

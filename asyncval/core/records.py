@@ -54,11 +54,22 @@ def with_result(validations: Iterable[Validation]) -> list[Validation]:
     return current(done)
 
 
-def best_of(validations: Iterable[Validation], measure: str) -> Validation | None:
-    """Return the one with the highest value of a measure, the earliest step among equals."""
+def first_measure(validations: Iterable[Validation]) -> str:
+    """Return the measure that decides which is best: the first; empty without a result."""
+    done = with_result(validations)
+    return next(iter(done[-1].result.metrics), "") if done and done[-1].result else ""
+
+
+def best_first(validations: Iterable[Validation], measure: str) -> list[Validation]:
+    """Return those with a value of a measure, the highest first, the earliest step among equals."""
     values = [(v, v.result.metrics.get(measure)) for v in with_result(validations) if v.result]
     known = [(v, value) for v, value in values if value is not None]
-    return max(known, key=lambda pair: pair[1])[0] if known else None
+    return [v for v, _ in sorted(known, key=lambda pair: -pair[1])]
+
+
+def best_of(validations: Iterable[Validation], measure: str) -> Validation | None:
+    """Return the first of `best_first`, None where there is none."""
+    return next(iter(best_first(validations, measure)), None)
 
 
 def plan_digest(description: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from asyncval.core.records import as_record, best_of
+from asyncval.core.records import as_record, best_of, first_measure
 from asyncval.core.types import Validation
 
 FILE_NAME = "best.json"
@@ -18,8 +18,7 @@ class BestReporter:
 
     def publish(self, fresh: Sequence[Validation], recorded: Sequence[Validation]) -> None:
         """Write the best of `recorded`, if it is not the one that is there."""
-        newest = recorded[-1].result if recorded else None
-        measure = next(iter(newest.metrics)) if newest else ""
+        measure = first_measure(recorded)
         best = best_of(recorded, measure)
         if best is None or best.result is None:
             self._path.unlink(missing_ok=True)

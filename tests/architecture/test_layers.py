@@ -19,6 +19,7 @@ SERVICES = {
     "alarm",
     "daemon",
     "evaluation",
+    "keeping",
     "lookout",
     "outputs",
     "reporting",

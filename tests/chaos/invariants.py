@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from asyncval.checkpoints.folder import fingerprint
 from asyncval.core.types import NOT_VALIDATED
 from tests.chaos.runner import Generation, Outcome, workers_of
 from tests.reliability.saving import order
@@ -46,6 +47,7 @@ def examine_outcome(outcome: Outcome) -> Report:
         *_numbers(outcome, rows),
         *_reasons(outcome, rows),
         *_exports(outcome, shown(rows)),
+        *_best(outcome, shown(rows)),
         *_leftovers(outcome),
     ]
     states = Counter(str(row["state"]) for row in rows)
@@ -203,6 +205,28 @@ def _exports(outcome: Outcome, results: list[Row]) -> Iterator[str]:
         ]
         if [(point.step, np.float32(point.value)) for point in points] != expected:
             yield f"TensorBoard has {tag} at {[point.step for point in points]}"
+
+
+def _best(outcome: Outcome, results: list[Row]) -> Iterator[str]:
+    """See whether the best checkpoint is kept, and no other."""
+    kept, link = outcome.output / "kept", outcome.output / "best"
+    there = list(kept.glob("*"))
+    if not results:
+        if there or link.is_symlink():
+            yield f"{there} is kept without a result"
+        return
+    best = max(results, key=lambda row: (json.loads(row["metrics"])["RR@10"], -row["step"]))
+    path = Path(best["path"])
+    saves = [each for each in outcome.generations if each.path == path]
+    digests = [each.source.fingerprint for each in saves]
+    was_rewritten = best["fingerprint"] not in digests[-1:] or len(saves) > 1
+    if not link.is_dir():
+        if not was_rewritten:  # under the names that were kept
+            yield f"{path.name} is the best and is not kept"
+        return
+    names = [each.relative_to(link).as_posix() for each in link.rglob("*") if each.is_file()]
+    if fingerprint(link, names) != best["fingerprint"] or there != [link.resolve()]:
+        yield f"{path.name} is the best, and {there} is kept"
 
 
 def _leftovers(outcome: Outcome) -> Iterator[str]:

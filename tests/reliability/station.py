@@ -14,6 +14,7 @@ from asyncval.core.types import MAIN, Job, PinMethod, Result, Validation
 from asyncval.daemon import Daemon, Lane, Limits
 from asyncval.execution.local import Message
 from asyncval.execution.messages import result_to_values
+from asyncval.keeping import Keeping
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookout import Lookout
 from asyncval.lookup import look_up
@@ -100,6 +101,7 @@ class Station:
         habits: Habits | None = None,
         evaluate: Evaluate = measured,
         with_anchor: bool = False,
+        keep_best: int = 1,
         **limits: Any,
     ) -> None:
         self.root = folder / "training"
@@ -139,6 +141,7 @@ class Station:
             lanes=lanes,
             executor=executor,
             screen=Blind(),
+            keeping=Keeping(self.ledger, plan=PLAN, output_dir=self.output, number=keep_best),
             inbox=self.inbox,
             limits=Limits(scan_seconds=0.01, **limits),
             clock=self.clock,

@@ -73,10 +73,12 @@ def test_r17_a_root_that_goes_in_the_moment_it_is_to_be_watched_leaves_nothing_o
         return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208
 
     alarm = Alarm(tmp_path / "training", lambda: None)
-    before = open_things()
+    files_before, threads_before = open_things()
     for _ in range(5):
         alarm._start(tmp_path / "training")
-    assert open_things() == before
+    files, threads = open_things()
+    assert files <= files_before
+    assert threads <= threads_before
 
 
 # R19

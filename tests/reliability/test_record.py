@@ -473,23 +473,24 @@ def test_r31_the_trainer_is_told_when_to_stop(watch_lightly, pool, rows, tmp_pat
 # R25: also in test_evaluation.py
 
 
+@pytest.mark.parametrize("number", [2, 3])
 def test_r25_what_appears_in_the_turn_that_would_be_the_last_is_waited_for(
-    pool, station, tmp_path, monkeypatch
+    pool, station, tmp_path, monkeypatch, number
 ):
     (tmp_path / "done").touch()
     here = station(settle=5.0, done_file=tmp_path / "done")
     look, scans = here.daemon._lookout.look, []
 
-    def appear_at_the_second(**options):
+    def appear_late(**options):
         scans.append(options)
-        if len(scans) == 2:
+        if len(scans) == number:
             save_without_sentinel(pool(1), here.root / "checkpoint-1")
         look(**options)
 
-    monkeypatch.setattr(here.daemon._lookout, "look", appear_at_the_second)
+    monkeypatch.setattr(here.daemon._lookout, "look", appear_late)
     assert here.daemon._turn() is None
     assert here.states() == []
-    assert len(scans) >= 2
+    assert len(scans) >= number
     here.clock.time += 5.0
     here.work()
     assert here.states() == [("checkpoint-1", "done")]
