@@ -449,6 +449,9 @@ class Daemon:
                 self._overdue.add(device)
                 self._started_at[device] = self._clock.monotonic()
                 self._executor.kill(device)
+        for device in self._executor.slow_starters(self._clock.monotonic() - limit):
+            logger.warning("%s: it does not start within --time_limit.", device)
+            self._executor.kill(device)
 
     # Messages
 

@@ -23,7 +23,7 @@ from asyncval.config import WatchConfig
 from asyncval.core.discovery import CHECKPOINT_NAME, compile_pattern, step_in_name
 from asyncval.core.errors import InvalidOption, OutputUnavailable
 from asyncval.core.ports import Clock, Reporter
-from asyncval.core.records import plan_digest
+from asyncval.core.records import first_open_step, plan_digest
 from asyncval.core.types import ANCHOR, MAIN
 from asyncval.daemon import WAKE, Daemon, Lane, Limits, Screen
 from asyncval.data.collection import load_collection, tasks_on_one_corpus
@@ -218,7 +218,7 @@ def _lane(
                 each: _reporter(each, folder, logging_dir, run_name)
                 for each in _reporter_names(config.report_to)
             }
-            | _stop_reporter(config, folder, name),
+            | _stop_reporter(config, folder, ledger, plan),
             plan=plan,
             clock=clock,
             derive=lambda rows: with_agreement(rows, main.validations()) if main else rows,
@@ -227,10 +227,18 @@ def _lane(
     )
 
 
-def _stop_reporter(config: WatchConfig, folder: Path, lane: str) -> dict[str, Reporter]:
-    if config.patience is None or lane != MAIN:
+def _stop_reporter(
+    config: WatchConfig, folder: Path, ledger: Ledger, plan: str
+) -> dict[str, Reporter]:
+    if config.patience is None or folder != config.output_dir:
         return {}
-    return {"stop": StopReporter(output_dir=folder, patience=config.patience)}
+    return {
+        "stop": StopReporter(
+            output_dir=folder,
+            patience=config.patience,
+            first_open_step=lambda: first_open_step(ledger.validations(plan=plan)),
+        )
+    }
 
 
 def _reporter_names(names: Sequence[str]) -> list[str]:

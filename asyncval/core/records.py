@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from asyncval.core.types import State, Validation
@@ -52,6 +53,12 @@ def with_result(validations: Iterable[Validation]) -> list[Validation]:
     """Return those that are done, newest row of each folder, ascending by step."""
     done = [each for each in validations if each.state is State.DONE]
     return current(done)
+
+
+def first_open_step(validations: Iterable[Validation]) -> float:
+    """Return the lowest step that waits or runs, infinite where none does."""
+    still_open = (v for v in validations if v.state in (State.QUEUED, State.RUNNING))
+    return min((v.checkpoint.step or 0 for v in still_open), default=inf)
 
 
 def first_measure(validations: Iterable[Validation]) -> str:

@@ -86,7 +86,8 @@ class LocalExecutor:
         self._log_starts: dict[str, int] = {}
         """By device: how long its log was when its process was started."""
         self._processes = {device: self._spawn(device) for device in devices}
-        self._starting: set[str] = set()
+        self._starting: dict[str, float] = {}
+        """The devices whose process was started again, and since when, monotonic."""
         self._stopped: set[str] = set()
         self._due: dict[str, float] = {}
         self._num_failures = dict.fromkeys(devices, 0)
@@ -148,7 +149,7 @@ class LocalExecutor:
     @property
     def idle(self) -> list[str]:
         """The devices that wait for a job."""
-        away = self._busy.keys() | self._starting | self._stopped
+        away = self._busy.keys() | self._starting.keys() | self._stopped
         return [device for device in self._processes if device not in away]
 
     @property
@@ -176,13 +177,13 @@ class LocalExecutor:
         `revive` starts a process that stopped again.
         """
         if message.kind == "ready":
-            self._starting.discard(message.device)
+            self._starting.pop(message.device, None)
             self._num_failures[message.device] = 0
         if message.kind not in ("done", "failed", "stopped"):
             return None
         if message.kind == "stopped":
             self._num_failures[message.device] += message.device in self._starting
-            self._starting.discard(message.device)
+            self._starting.pop(message.device, None)
             self._stopped.add(message.device)
         return self._busy.pop(message.device, None)
 
@@ -191,9 +192,13 @@ class LocalExecutor:
         for device in sorted(self._stopped):
             number = min(self._num_failures[device], len(RESTART_SECONDS) - 1)
             if now >= self._due.setdefault(device, now + RESTART_SECONDS[number]):
-                self._restart(device)
+                self._restart(device, now)
                 del self._due[device]
                 self._stopped.discard(device)
+
+    def slow_starters(self, before: float) -> list[str]:
+        """Return the devices whose process was started again before a monotonic time."""
+        return [device for device, since in self._starting.items() if since < before]
 
     def kill(self, device: str) -> None:
         """End a process at once; a message says so, and another one is started."""
@@ -239,9 +244,9 @@ class LocalExecutor:
             if log is not None:
                 log.close()
 
-    def _restart(self, device: str) -> None:
+    def _restart(self, device: str, now: float) -> None:
         self._processes[device] = self._spawn(device)
-        self._starting.add(device)
+        self._starting[device] = now
         self._send(device, setups_to_json(self._setups))
         threading.Thread(target=self._read, args=(device,), daemon=True).start()
 

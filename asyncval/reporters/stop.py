@@ -1,7 +1,8 @@
 """`stop`: there once enough results in a row were no better than the best before them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
 from asyncval.core.types import Validation
@@ -15,15 +16,26 @@ class StopReporter:
     Args:
         output_dir: Where the file goes.
         patience: How many results in a row must be no better by the first measure.
+        first_open_step: Says from which step on results may be missing: those behind a checkpoint
+            that still waits are not counted.
     """
 
-    def __init__(self, *, output_dir: Path, patience: int) -> None:
+    def __init__(
+        self,
+        *,
+        output_dir: Path,
+        patience: int,
+        first_open_step: Callable[[], float] = lambda: inf,
+    ) -> None:
         self._path = output_dir / FILE_NAME
         self._patience = patience
+        self._first_open_step = first_open_step
 
     def publish(self, fresh: Sequence[Validation], recorded: Sequence[Validation]) -> None:
         """Write the file whole where it is due, and remove one that is not due any more."""
-        due = stopping_point(recorded, patience=self._patience)
+        first = self._first_open_step()
+        in_a_row = [each for each in recorded if (each.checkpoint.step or 0) < first]
+        due = stopping_point(in_a_row, patience=self._patience)
         if due is None:
             self._path.unlink(missing_ok=True)
             return

@@ -4,7 +4,7 @@ LIGHT_SECONDS is how long an evaluation takes. LIGHT_DEEDS maps a step, in JSON,
 `exit`, `bus` (a file that shrinks under a memory map), `kill` (as the kernel does when memory
 is out), `mute` (killed in the middle of an answer), or `memory` (an error of ours, until batches
 were made smaller twice). With LIGHT_SURVIVES=1 it outlives its daemon. While there is a file
-LIGHT_REFUSES, it cannot start.
+LIGHT_REFUSES, it cannot start, and while there is a file LIGHT_HANGS, it never gets ready.
 """
 
 import errno
@@ -103,6 +103,8 @@ def main() -> None:
     if Path(os.environ.get("LIGHT_REFUSES", "nowhere")).exists():
         say("refused", reason="The device is gone.")
         return
+    if Path(os.environ.get("LIGHT_HANGS", "nowhere")).exists():
+        misbehave("hang")
     setup = setups_from_json(line)["main"]
     say("ready", device=device, precision="fp32", note="")
     for line in sys.stdin:

@@ -71,6 +71,9 @@ class DirectExecutor:
     def revive(self, now: float) -> None:
         """It never stops."""
 
+    def slow_starters(self, before: float) -> list[str]:
+        return []
+
     def stop(self) -> list[Job]:
         cut_short = list(self.running.values())
         self.running.clear()

@@ -99,6 +99,24 @@ def test_r21_an_evaluation_that_goes_wrong_is_bounded(watch_lightly, pool, rows,
     assert not any(map(is_running, daemon.workers()))
 
 
+def test_r21_a_process_that_hangs_while_it_starts_again_is_killed(
+    watch_lightly, pool, rows, tmp_path
+):
+    hangs = tmp_path / "hangs"
+    daemon = watch_lightly(
+        "--until_step", "2", "--time_limit", "1",
+        LIGHT_DEEDS='{"1": "exit"}', LIGHT_SECONDS="0", LIGHT_HANGS=str(hangs),
+    )  # fmt: skip
+    daemon.wait_for("Watching")
+    hangs.touch()
+    for step in (1, 2):
+        save(pool(step), tmp_path / "training" / f"checkpoint-{step}", step=step)
+    daemon.wait_for("does not start within --time_limit")
+    hangs.unlink()
+    assert daemon.exit_code() == 4, daemon.log
+    assert statuses(rows()) == [(1, "failed"), (2, "done")]
+
+
 def starts_of(step, log):
     """Return when the log says that each evaluation of a checkpoint began."""
     return [

@@ -37,6 +37,7 @@ from tests.reliability.test_watching import (
     statuses,
     wait_until_it_scans,
 )
+from tests.reporters.results import make_result
 
 NUM_KILLS = 20
 NUM_SAVES = 10
@@ -471,6 +472,23 @@ def test_r31_the_trainer_is_told_when_to_stop(watch_lightly, pool, rows, tmp_pat
 
 
 # R25: also in test_evaluation.py
+
+
+def test_r31_patience_waits_for_a_checkpoint_that_is_still_open(tmp_path):
+    """With several devices, or after a failed attempt, later steps are through before it."""
+    still_open = [2]
+    reporter = StopReporter(
+        output_dir=tmp_path,
+        patience=2,
+        first_open_step=lambda: min(still_open, default=float("inf")),
+    )
+    results = [make_result(step, step, **{"RR@10": 1 / step}) for step in (1, 3, 4)]
+    reporter.publish(results, results)
+    assert not (tmp_path / "stop").exists()
+    still_open.clear()
+    results.insert(1, make_result(2, 2, **{"RR@10": 0.1}))
+    reporter.publish(results[1:2], results)
+    assert json.loads((tmp_path / "stop").read_text())["step"] == 3
 
 
 @pytest.mark.parametrize("number", [2, 3])
