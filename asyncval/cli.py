@@ -34,7 +34,7 @@ COMMANDS = {
     "eval": Command(
         "EvalConfig", "asyncval.commands.eval:evaluate", "validate the named checkpoints once"
     ),
-    "retry": Command("RetryConfig", "asyncval.commands.ledgers:retry", "queue what failed anew"),
+    "retry": Command("RetryConfig", "asyncval.commands.ledgers:retry", "queue again what failed"),
     "explain": Command(
         "ExplainConfig",
         "asyncval.commands.explain:explain",

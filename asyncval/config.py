@@ -91,9 +91,9 @@ class CollectionConfig:
     query_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--query_files"], metavar="FILE...")
     ] = ()
-    """Queries: JSON lines, TSV, Parquet ... Several files are several query sets."""
+    """Queries: JSON lines, TSV, Parquet ... Several behind one flag are several query sets."""
     candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
-    """Passages: a folder, or files."""
+    """Passages: a folder, files, or ir_datasets:NAME."""
     qrel_file: Annotated[
         tuple[Path, ...], tyro.conf.arg(aliases=["--qrel_files"], metavar="FILE...")
     ] = ()
@@ -111,15 +111,17 @@ class ModelConfig:
     """What is said of a checkpoint; where the checkpoint says it too, both must agree."""
 
     layout: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
-    """What wrote the checkpoints: a layout's name, or package.module:Name of your own."""
+    """What wrote the checkpoints: huggingface, sentence-transformers, tevatron, openmatch ... or
+    package.module:Name of your own. Default: by the files."""
     base_model: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """The model that an adapter changes. Default: the folder that the adapter names."""
     tokenizer_name_or_path: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """The tokenizer. Default: the checkpoint's own, else one above it or beside its base model."""
     q_max_len: MaybeInt = None
-    """The most tokens of a query with special tokens. Default: what our trainer says, or 32."""
+    """The most tokens of a query, special ones included. Default: what `python -m trainer` wrote
+    into the checkpoint, or 32."""
     p_max_len: MaybeInt = None
-    """The most tokens of a passage with special tokens. Default: what our trainer says, or 128."""
+    """The most tokens of a passage, likewise. Default: what `python -m trainer` wrote, or 128."""
     query_prefix: MaybeText = None
     """Put before every query. Default: what the checkpoint says, or nothing."""
     passage_prefix: MaybeText = None
@@ -168,7 +170,7 @@ class EncodingConfig(ModelConfig):
     cache_dir: Path = field(default_factory=default_cache_dir)
     """Where tokenised texts are kept for the next checkpoint and the next start."""
     cache_max_bytes: MaybeInt = None
-    """What they may take; beyond it those that were not used for longest are removed."""
+    """The most that they may take; beyond it the longest unused are removed. Default: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ class ValidationConfig(EncodingConfig, TextConfig, CollectionConfig):
     write_run: WriteRun = "trec"
     """The form of the run files."""
     write_embeddings: Flag = False
-    """Write all vectors and the ids of their rows."""
+    """Write all vectors and the ids of their rows into `embeddings` in --output_dir."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,27 +208,28 @@ class WatchConfig(ValidationConfig):
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
     """One process each: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
     max_num_valid: MaybeInt = None
-    """End once this many checkpoints are validated."""
+    """End once there are this many results, those of earlier runs included; not failures."""
     idle_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """End once nothing new came for so many seconds."""
     until_step: MaybeInt = None
-    """End once a checkpoint of this step or a later one is through."""
+    """End once a checkpoint of this step or a later one has a result, or a reason for none."""
     done_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """End, once everything is through, when this file is there."""
+    """End once this file is there and nothing waits."""
     patience: MaybeInt = None
     """Write the file `stop` once so many results in a row were no better than the best."""
     time_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 14400.0
-    """How long one validation may take before it costs an attempt."""
+    """How long one validation may take: then it is ended, and after three times failed."""
     ckpt_pattern: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None
     """Names of checkpoint folders; the last group is the step. Default: checkpoint-500, 500 ..."""
     sentinel: str = "trainer_state.json"
     """The file that the trainer writes last."""
     pin: PinMethod = "auto"
-    """How checkpoints are kept until they are validated, whatever the trainer deletes."""
+    """How checkpoints are kept until they are validated, whatever the trainer deletes: auto is a
+    reflink, else a hard link, else a copy; none keeps nothing."""
     max_pinned_bytes: MaybeInt = None
-    """The most that kept checkpoints may hold; beyond it the oldest waiting one is skipped."""
+    """The most that these may hold; beyond it the oldest that waits is skipped. Default: all."""
     keep_best: int = 1
-    """How many of the best checkpoints are kept for good, whatever the trainer deletes."""
+    """How many of the best checkpoints are kept for good; `best` is a link to the very best."""
     anchor_every: MaybeInt = None
     """Validate every N-th checkpoint on the full corpus too, when nothing else waits."""
     anchor_candidate_dir: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
@@ -234,7 +237,7 @@ class WatchConfig(ValidationConfig):
     no_inotify: Flag = False
     """Only scan, every two seconds, as on network file systems."""
     settle: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 5.0
-    """How many seconds a checkpoint without that last file must have been unchanged."""
+    """How many seconds a checkpoint without the --sentinel file must have been unchanged."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A YAML file with any of these options; the command line wins."""
 
@@ -246,7 +249,7 @@ class EvalConfig(ValidationConfig):
     checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
     """Checkpoint folders."""
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where run files go. Default: none are written."""
+    """Where run files, values per query and vectors go. Default: none are written."""
     devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE...")] = ("auto",)
     """Where to run: cpu, 0 or cuda:0. Default: the first GPU, else the CPU."""
     json: Flag = False
@@ -287,7 +290,8 @@ class SubsetConfig:
     ] = ()
     """Runs that choose passages, pooled: of TREC, MS MARCO or a toolkit, .gz may follow."""
     run_type: RunType = "auto"
-    """The runs' form: msmarco has ranks in its third column, score scores. Default: as seen."""
+    """The runs' form: trec; msmarco with a rank and score with a score in the third column;
+    retromae with both. Default: by the first lines."""
     depth: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = ()
     """The lowest rank that is kept: one for all runs, or one for each. Default: 100."""
     target_size: MaybeInt = None
@@ -363,7 +367,7 @@ class StatusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryConfig:
-    """Queue what failed or was skipped anew."""
+    """Queue again what failed or was skipped."""
 
     output_dir: Path
     """The output folder of an `asyncval watch`, which may be running."""

@@ -2,9 +2,9 @@
 #
 # DATA is a folder in the form of MS MARCO that the toolkits' scripts leave behind (examples/README.md
 # lists its files), MODEL the transformer to start from, OUT where everything goes. LAUNCH starts a
-# training: LAUNCH="torchrun --nproc_per_node 8"; VALIDATION_DEVICE=cuda:7 keeps the validation off
-# the other GPUs. With --small, data and model are made out of this
-# machine's Python sources, and SMALL_TRAIN makes a minute's work of the trainings, on a CPU.
+# training: LAUNCH="torchrun --nproc_per_node 7"; VALIDATION_DEVICE=cuda:7 keeps the validation off
+# those GPUs. With --small, data and model are made out of this machine's Python sources, and
+# SMALL_TRAIN makes a minute's work of the trainings, on a CPU.
 
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$examples/..${PYTHONPATH:+:$PYTHONPATH}"

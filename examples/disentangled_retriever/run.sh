@@ -26,6 +26,7 @@ tasks:
      qrel_file: $LOTTE/qrels.forum}
 text_format: tsv
 metrics: [RR@10, nDCG@10]
+devices: ${VALIDATION_DEVICE:-auto}
 END
 
 say "Train contrastively, without false negatives; every checkpoint is validated on both"
