@@ -148,10 +148,10 @@ def file_system_of(path: Path) -> str:
     """Return the type of the file system that `path` is on, empty where nothing tells."""
     best, kind = "", ""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
-    for line in lines:
+    for line in text.splitlines():
         before, _, after = line.partition(" - ")
         mount = ESCAPED.sub(lambda digits: chr(int(digits[1], 8)), before.split()[4])
         if path.is_relative_to(mount) and len(mount) >= len(best):

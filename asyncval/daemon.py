@@ -43,6 +43,8 @@ DISK_SECONDS = 10.0
 """How long a job waits that found no space for what it writes; that costs no attempt."""
 MAX_SHRINKS = 5
 STOP_GRACE_SECONDS = 10.0
+START_SECONDS = 900.0
+"""How long a process may take until it is ready when it is started again."""
 EXIT_OK = 0
 EXIT_SOME_FAILED = 4
 SEARCH = "search"
@@ -202,6 +204,8 @@ class Daemon:
                 self._clean_pins()
                 self._pins.remove_root()
                 self._refresh()
+                for lane in self._lanes.values():
+                    lane.reporting.publish(at_once=True)
             for lane in self._lanes.values():
                 lane.reporting.close()
 
@@ -286,7 +290,7 @@ class Daemon:
         self._lookout.look()
         if self._queue_found() or not self._is_settled():
             return True
-        self._lookout.look(give_up=True, last_step=self._limits.until_step)
+        self._lookout.look(give_up=True, last_step=self._last_step())
         self._queue_found()
         return not self._is_settled()
 
@@ -449,8 +453,8 @@ class Daemon:
                 self._overdue.add(device)
                 self._started_at[device] = self._clock.monotonic()
                 self._executor.kill(device)
-        for device in self._executor.slow_starters(self._clock.monotonic() - limit):
-            logger.warning("%s: it does not start within --time_limit.", device)
+        for device in self._executor.slow_starters(self._clock.monotonic() - START_SECONDS):
+            logger.warning("%s: it does not start within %.0f s.", device, START_SECONDS)
             self._executor.kill(device)
 
     # Messages
@@ -533,6 +537,7 @@ class Daemon:
         else:
             ledger.close_without_result(job.id, State.FAILED, reason)
             logger.warning("%s failed: %s", job.checkpoint.name, reason)
+            self._lanes[job.lane].reporting.publish(everything=True)  # patience may be over now
 
     def _record(self, job: Job, result: Result) -> None:
         if not self._is_intact(job):

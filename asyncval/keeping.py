@@ -8,7 +8,8 @@ import logging
 from math import inf
 from pathlib import Path
 
-from asyncval.checkpoints.folder import Folder
+from asyncval.checkpoints.completeness import examine
+from asyncval.checkpoints.folder import Folder, fingerprint
 from asyncval.checkpoints.pins import DIGITS, MARK, PARTIAL, PinStore, intact_pin
 from asyncval.core.errors import CheckpointError
 from asyncval.core.records import best_first, first_measure
@@ -18,11 +19,11 @@ from asyncval.ledger.sqlite import Ledger
 logger = logging.getLogger(__name__)
 FOLDER = "kept"
 LINK = "best"
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 60.0
 
 
 class Keeping:
-    """The best checkpoints of one plan.
+    """The best checkpoints of one plan, as far as their files are still there.
 
     What was best under another plan stays, unless it is measured anew and is not among the best.
 
@@ -40,14 +41,16 @@ class Keeping:
         self._store = PinStore(output_dir / FOLDER, method="auto")
         self._link = output_dir / LINK
         self._not_before = -inf
-        self._trouble = ""
+        self._told: set[str] = set()
+        self._checked: dict[tuple[Path, str], bool] = {}
+        """By place and state: whether its files are those that were measured."""
         self.is_due = True
         """Whether something may have become the best since `settle` was through."""
 
     def pins(self) -> list[Path]:
-        """Return the pins that `settle` may want, until it was through."""
-        best = self._best(self._rows()) if self.is_due else []
-        return [each.checkpoint.pin for each in best if each.checkpoint.pin]
+        """Return the pins that `settle` may want, the best first, until it was through."""
+        ranked = self._ranked() if self.is_due else []
+        return [each.checkpoint.pin for each in ranked if each.checkpoint.pin]
 
     def settle(self, now: float) -> None:
         """Keep what is best, and nothing else of this plan; what fails is tried again.
@@ -59,59 +62,93 @@ class Keeping:
             return
         try:
             self._settle()
-        except OSError as error:  # a full disk, or one that knows no links
-            if self._trouble != str(error):
-                logger.warning("The best checkpoint cannot be kept (%s): trying again.", error)
-            self._trouble = str(error)
+        except OSError as error:  # a full disk
+            self._tell(f"The best checkpoint cannot be kept now ({error}): it is tried again.")
             self._not_before = now + RETRY_SECONDS
         else:
             self.is_due = False
 
     def _settle(self) -> None:
-        rows = self._rows()
-        best = {_key(each): each for each in self._best(rows)}
-        kept = {_key_in(pin.path): pin.path for pin in self._store.intact()}
-        for key in best.keys() - kept.keys():
-            place = self._take(best[key], key)
-            if place is not None:
-                kept[key] = place
-        measured = {_key(each) for each in rows if each.state is State.DONE}
-        stay = {kept[key] for key in best.keys() & kept.keys()}
-        stay |= {path for path in self._store.root.glob("*") if _key_in(path) not in measured}
-        self._store.clean(path for path in stay if path.suffix != PARTIAL)
-        first = next(iter(best), "")
-        self._point_to(kept.get(first), first.partition(MARK)[0])
+        ranked = self._ranked()
+        places: list[Path] = []
+        for each in ranked:
+            place = self._place_of(each) if len(places) < self._number else None
+            places += [place] if place else []
+            if each is ranked[0]:
+                self._point_to(place, each.checkpoint.name)
+        measured = {_key(each) for each in self._rows() if each.state is State.DONE}
+        others = [path for path in self._store.root.glob("*") if _key_in(path) not in measured]
+        self._store.clean(path for path in [*places, *others] if path.suffix != PARTIAL)
 
-    def _take(self, validation: Validation, key: str) -> Path | None:
-        """Keep what was pinned; where that is gone, or was rewritten, there is nothing to keep."""
-        pin = validation.checkpoint.pin
-        if pin is None or intact_pin(pin) is None:
+    def _place_of(self, validation: Validation) -> Path | None:
+        """Return where a checkpoint is kept, after keeping it where its files are still there."""
+        checkpoint, key = validation.checkpoint, _key(validation)
+        kept = (path for path in self._store.root.glob("*") if _key_in(path) == key)
+        there = next((path for path in kept if self._has_content(path, validation)), None)
+        if there is not None:
+            return there
+        sources = [checkpoint.pin, checkpoint.path]
+        source = next(
+            (path for path in sources if path and self._has_content(path, validation)), None
+        )
+        if source is None:
             return None
         try:
-            folder = Folder.listing(pin)
-            return self._store.pin(folder, list(folder.files), key=key).path
-        except CheckpointError:
+            folder = Folder.listing(source)
+            names = examine(folder, step=None, layout_name=checkpoint.layout).model_files
+            return self._store.pin(folder, names, key=key).path
+        except CheckpointError:  # it goes just now
             return None
+
+    def _has_content(self, path: Path, validation: Validation) -> bool:
+        """Say whether a folder has what was measured; what else is in it does not matter.
+
+        It is read only if its state is not the one that its name tells, and once in each state.
+        """
+        try:
+            folder = Folder.listing(path)
+            if intact_pin(path) is not None:
+                return True
+            seen = path, folder.state
+            if seen not in self._checked:
+                names = examine(folder, step=None, layout_name=validation.checkpoint.layout)
+                digest = fingerprint(path, names.model_files)
+                self._checked[seen] = digest == validation.checkpoint.fingerprint
+            return self._checked[seen]
+        except CheckpointError:  # it is gone, or damaged
+            return False
 
     def _point_to(self, place: Path | None, name: str) -> None:
         """Let the link lead to a place, or to none, in one step."""
         if place is None:
             self._link.unlink(missing_ok=True)
+            self._tell(f"{name} is the best, and its files are gone: they cannot be kept.")
             return
         target = Path(FOLDER, place.name)
         if self._link.is_symlink() and self._link.readlink() == target:
             return
         partial = self._link.with_name(f".{LINK}{PARTIAL}")
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(target)
-        partial.replace(self._link)
-        logger.info("%s is the best so far: %s has its files.", name, self._link)
+        try:
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(target)
+            partial.replace(self._link)
+        except OSError as error:  # a file system without links, or a folder of that name
+            self._tell(f"{self._link} cannot be made ({error}): the best one is {place}.")
+        else:
+            logger.info("%s is the best so far: %s has its files.", name, self._link)
+
+    def _tell(self, message: str) -> None:
+        """Warn once."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message)
 
     def _rows(self) -> list[Validation]:
         return self._ledger.validations(plan=self._plan)
 
-    def _best(self, rows: list[Validation]) -> list[Validation]:
-        return best_first(rows, first_measure(rows))[: self._number]
+    def _ranked(self) -> list[Validation]:
+        rows = self._rows()
+        return best_first(rows, first_measure(rows))
 
 
 def _key(validation: Validation) -> str:

@@ -7,6 +7,7 @@ thread of its own, which the alarm wakes, and is taken up by the daemon when it 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
 
 from asyncval.alarm import Alarm
@@ -84,7 +85,7 @@ class Lookout:
             if self._rung.wait(self._scan_seconds):
                 self._ended.wait(COALESCE_SECONDS)
 
-    def look(self, *, give_up: bool = False, last_step: int | None = None) -> None:
+    def look(self, *, give_up: bool = False, last_step: float = inf) -> None:
         """Scan once; the arguments are those of `Watcher.scan`."""
         with self._lock:
             self._rung.clear()

@@ -41,14 +41,19 @@ class Reporting:
         self._failures: dict[str, tuple[str, float]] = {}
         """By reporter: what went wrong last, and until when, monotonic, it is left alone."""
 
-    def publish(self, *, everything: bool = False) -> None:
+    def publish(self, *, everything: bool = False, at_once: bool = False) -> None:
         """Give each reporter what it has not shown.
 
         Args:
             everything: Call each even if it has shown all, so that it repairs what it keeps.
+            at_once: Call also one that failed just now.
         """
         now = self._clock.monotonic()
-        due = [name for name in self._reporters if self._failures.get(name, ("", 0.0))[1] <= now]
+        due = [
+            name
+            for name in self._reporters
+            if at_once or self._failures.get(name, ("", 0.0))[1] <= now
+        ]
         missing_by_name = {
             name: missing
             for name in due

@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from re import Pattern
 from urllib.parse import quote, unquote
@@ -100,12 +101,12 @@ class Watcher:
     """The files of each folder when it was taken last, as far as this process saw them."""
     _nameless: set[str] = field(default_factory=set)
     _inventory: frozenset[str] = frozenset()
-    """The model files of the checkpoint that was taken last, or stood there at the start."""
+    """The model files of the checkpoint that was taken last."""
     _is_hidden: bool = False
     """Whether the root could not be listed when it was tried last."""
     _num_scans: int = 0
 
-    def scan(self, *, give_up: bool = False, last_step: int | None = None) -> Iterator[Found]:
+    def scan(self, *, give_up: bool = False, last_step: float = inf) -> Iterator[Found]:
         """Look once; yield what was not reported before, in step order.
 
         Args:
@@ -126,12 +127,13 @@ class Watcher:
             self._listings.pop(name, None)
         for name in self.waiting.keys() - present:
             self.waiting.pop(name, None)
+        if not self._num_scans:
+            self._inventory = self._known_inventory(candidates)
         self._num_scans += 1
         for number, (step, path) in enumerate(candidates):
             if (number + self._num_scans) % LOOK_AGAIN_EVERY == 0:
                 self._witnesses.pop(path.name, None)
-            wanted = last_step is None or step <= last_step
-            found = self._look(path, step, give_up=give_up and wanted)
+            found = self._look(path, step, give_up=give_up and step <= last_step)
             if found is not None:
                 yield found
 
@@ -160,6 +162,15 @@ class Watcher:
                 path=path, step=step, layout=whole.layout, fingerprint=digest, pin=pin.path
             )
             yield Found(checkpoint=checkpoint, folder_state=state, pin_state=pin.state)
+
+    def _known_inventory(self, candidates: Sequence[tuple[int, Path]]) -> frozenset[str]:
+        """Return the model files of the last checkpoint that was taken before the start."""
+        for _, path in reversed(candidates):
+            if path.name in self.reported:
+                with suppress(CheckpointError, OSError):
+                    folder = Folder.listing(path)
+                    return inventory_of(layout_of(folder, self.habits.layout).model_files(folder))
+        return frozenset()
 
     @property
     def _origin(self) -> str:
@@ -243,10 +254,11 @@ class Watcher:
         if self.reported.get(name) == state:
             self._witnesses[name] = self._choose_witness(folder)
             self._listings.setdefault(name, folder.files)
-            self._inventory = self._inventory or _inventory_in(folder, self.habits.layout)
+            self.waiting.pop(name, None)
             return None
         if self._is_remnant(folder):
             self._sightings.pop(name, None)
+            self.waiting.pop(name, None)
             return None
         before = self._sightings.get(name)
         sighting = self._sight(name, state)
@@ -260,8 +272,7 @@ class Watcher:
         except CheckpointError as error:
             return self._postpone(folder, checkpoint, str(error), quiet, give_up=give_up)
         except OSError as error:  # no space for the pin, a file system that stumbled
-            reason = f"It cannot be kept now: {error.strerror}."
-            return self._wait_for_room(folder, checkpoint, reason, give_up=give_up)
+            return self._block(checkpoint, state, f"It cannot be kept now: {error.strerror}.")
         except UsageError:
             raise
         except Exception as error:  # one folder that nobody foresaw must not end the daemon
@@ -288,23 +299,9 @@ class Watcher:
             self.waiting[checkpoint.name] = whole.reason
             return None
         age = self.clock.now() - folder.changed_at
-        if whole.is_doubtful and max(quiet, age) < patience:
+        if whole.is_mixed and max(quiet, age) < patience:
             raise CheckpointIncomplete(whole.reason)
         return self._take(folder, checkpoint, whole)
-
-    def _wait_for_room(
-        self, folder: Folder, checkpoint: Checkpoint, reason: str, *, give_up: bool
-    ) -> Found | None:
-        """Say once why a whole checkpoint is not kept, and go on trying."""
-        if give_up:
-            blocked = Found(
-                checkpoint=checkpoint, folder_state=folder.state, fate=State.BLOCKED, reason=reason
-            )
-            return self._report(blocked, folder)
-        if self.waiting.get(checkpoint.name) != reason:
-            logger.warning("%s: %s It is tried again.", checkpoint.name, reason)
-        self.waiting[checkpoint.name] = reason
-        return None
 
     def _sight(self, name: str, state: str) -> Sighting:
         """Note in which state a folder is, and since when."""
@@ -338,7 +335,8 @@ class Watcher:
         )
 
     def _block(self, checkpoint: Checkpoint, state: str, reason: str) -> Found | None:
-        """Report once that a folder may not be read, and go on trying."""
+        """Report once that a folder cannot be read or kept, and go on trying."""
+        self.forget(checkpoint.name)
         if self.waiting.get(checkpoint.name) == reason:
             return None
         self.waiting[checkpoint.name] = reason
@@ -414,13 +412,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:  # a folder that is another user's
         return False
-
-
-def _inventory_in(folder: Folder, layout_name: str) -> frozenset[str]:
-    """Return the model files of a folder that was examined before, as far as it still has them."""
-    with suppress(CheckpointError, OSError):
-        return inventory_of(layout_of(folder, layout_name).model_files(folder))
-    return frozenset()
 
 
 def _state_of(path: Path) -> str:

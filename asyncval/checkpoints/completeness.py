@@ -28,13 +28,15 @@ class WholeFolder:
     """A folder whose structure is whole.
 
     `quiet_factor` times the settling time it must have been unchanged; 0 where the trainer's
-    own last file says that it is complete. One that `is_doubtful` is taken with its reason.
+    own last file says that it is complete. One that `is_doubtful` is taken with its reason; it
+    `is_mixed` where it may have files of two saves.
     """
 
     layout: str
     model_files: tuple[str, ...]
     quiet_factor: int
     reason: str
+    is_mixed: bool = False
 
     @property
     def is_doubtful(self) -> bool:
@@ -77,14 +79,21 @@ def examine(
     lacking = inventory - inventory_of(names)
     if _is_rewritten(folder, names):
         factor, reason = STALE_FACTOR, "A shard is newer than its .metadata: it may be rewritten."
-    elif lacking or not inventory:
+    is_mixed = factor == STALE_FACTOR
+    if not is_mixed and (lacking or not inventory):
         factor, reason = _calm(folder, last, factor, reason)
         if factor and lacking:
             factor = STALE_FACTOR
             reason = (
                 f"It lacks {min(lacking)}, which the checkpoint before it has: it may be going."
             )
-    return WholeFolder(layout=layout.name, model_files=names, quiet_factor=factor, reason=reason)
+    return WholeFolder(
+        layout=layout.name,
+        model_files=names,
+        quiet_factor=factor,
+        reason=reason,
+        is_mixed=is_mixed,
+    )
 
 
 def inventory_of(names: Sequence[str]) -> frozenset[str]:
@@ -119,8 +128,8 @@ def _calm(folder: Folder, last: str, factor: int, reason: str) -> tuple[int, str
 
 
 def _commit_marker(folder: Folder, names: Sequence[str]) -> str:
-    """Return the `.metadata` that was renamed into place after all model files, if one was."""
-    written = max(folder.files[name].mtime_ns for name in names)
+    """Return the `.metadata` that was renamed into place after all other files, if one was."""
+    written = max(stat.mtime_ns for stat in folder.files.values())
     markers = [name for name in names if name.endswith(metadata.NAME)]
     return next((name for name in markers if folder.files[name].mtime_ns == written), "")
 

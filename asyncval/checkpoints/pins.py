@@ -201,8 +201,8 @@ def pin_root(watched: Path, output_dir: Path) -> Path:
     It is never inside the watched folder, whose trainer counts and deletes what is in it, and
     each output folder has its own.
     """
-    inside = (output_dir / "pins").absolute()
-    watched = watched.absolute()
+    inside = output_dir.resolve() / "pins"
+    watched = watched.resolve()
     is_below = watched in inside.parents
     if is_below or (_device(watched) != _device(output_dir) and os.access(watched.parent, os.W_OK)):
         own = hashlib.sha256(str(inside).encode("utf-8", "surrogateescape")).hexdigest()[:8]

@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncval.core.types import State, Validation
 
-NEVER_WHOLE = (State.SUPERSEDED, State.LOST, State.BROKEN)
+NEVER_WHOLE = (State.SUPERSEDED, State.LOST, State.BROKEN, State.BLOCKED)
 
 
 def as_record(validation: Validation) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -202,6 +203,8 @@ class LocalExecutor:
 
     def kill(self, device: str) -> None:
         """End a process at once; a message says so, and another one is started."""
+        if device in self._starting:
+            self._starting[device] = inf
         self._processes[device].kill()
 
     def stop(self) -> list[Job]:

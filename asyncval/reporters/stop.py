@@ -37,12 +37,20 @@ class StopReporter:
         in_a_row = [each for each in recorded if (each.checkpoint.step or 0) < first]
         due = stopping_point(in_a_row, patience=self._patience)
         if due is None:
-            self._path.unlink(missing_ok=True)
+            if self._written_at() < first:  # else what is still open may yet confirm it
+                self._path.unlink(missing_ok=True)
             return
         wanted = json.dumps({"step": due.checkpoint.step, "patience": self._patience})
         partial = self._path.with_name(f".{FILE_NAME}.partial")
         partial.write_text(wanted, encoding="utf-8")
         partial.replace(self._path)
+
+    def _written_at(self) -> int:
+        """Return the step that the file has, -1 where it cannot be read."""
+        try:
+            return int(json.loads(self._path.read_text(encoding="utf-8"))["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -220,7 +220,7 @@ def _best(outcome: Outcome, results: list[Row]) -> Iterator[str]:
     saves = [each for each in outcome.generations if each.path == path]
     digests = [each.source.fingerprint for each in saves]
     was_rewritten = best["fingerprint"] not in digests[-1:] or len(saves) > 1
-    if not link.is_dir():
+    if not link.is_dir():  # another one may be kept in its place
         if not was_rewritten:  # under the names that were kept
             yield f"{path.name} is the best and is not kept"
         return

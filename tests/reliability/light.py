@@ -3,7 +3,8 @@
     python -m tests.reliability.light watch --ckpts_dir ...
 
 Everything but the numbers is real: processes, messages, pins, ledger and reporters. With
-LIGHT_DEAF=1 every event of the file system is dropped.
+LIGHT_DEAF=1 every event of the file system is dropped; LIGHT_START_SECONDS is how long the
+evaluation process may take to start again.
 """
 
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
-from asyncval import cli
+from asyncval import cli, daemon
 from asyncval.alarm import Alarm
 
 
@@ -31,4 +32,5 @@ if __name__ == "__main__":
     if os.environ.get("LIGHT_DEAF"):
         vars_of_alarm: Any = Alarm
         vars_of_alarm.on_any_event = lambda self, event: None
+    daemon.START_SECONDS = float(os.environ.get("LIGHT_START_SECONDS", daemon.START_SECONDS))
     sys.exit(cli.main())

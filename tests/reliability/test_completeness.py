@@ -27,7 +27,7 @@ from asyncval.clock import SystemClock
 from asyncval.core.discovery import compile_pattern
 from asyncval.core.errors import CheckpointIncomplete
 from asyncval.core.types import EncoderOptions
-from asyncval.watcher import Habits
+from asyncval.watcher import LOOK_AGAIN_EVERY, Habits
 from tests.checkpoints.test_completeness import (
     HUGGINGFACE,
     ORDERS,
@@ -310,6 +310,39 @@ def test_r04_less_than_the_checkpoint_before_it_has_may_be_what_is_left_of_one(p
     assert f"lacks {name}" in again.rows()[-1].reason
 
 
+def test_r04_after_a_restart_the_last_checkpoint_says_what_one_has(put, station):
+    kind = "sentence-transformers"
+    name = "config_sentence_transformers.json"
+    put(1, kind)
+    for step in (2, 3):
+        if step == 3:
+            before = station()
+            before.work()
+            let_time_pass(before)
+        path = put(step, kind)
+        tick()
+        (path / name).unlink()
+    again = station()
+    again.daemon._take_up()
+    again.work()
+    again.clock.time += 2 * again.watcher.habits.settle_seconds
+    again.work()
+    assert again.states() == [(f"checkpoint-{step}", "done") for step in (1, 2, 3)]
+    assert again.rows()[-1].reason == ""
+
+
+def test_r04_what_lacks_a_file_at_the_end_is_validated_with_that_reason(put, station):
+    kind = "sentence-transformers"
+    here = station(clock=SystemClock(), settle=0.2)
+    put(1, kind)
+    path = put(2, kind)
+    tick()
+    (path / "config_sentence_transformers.json").unlink()
+    assert here.run_until_done() == 0
+    assert here.states() == [("checkpoint-1", "done"), ("checkpoint-2", "done")]
+    assert "lacks" in here.rows()[-1].reason
+
+
 def test_what_never_had_a_file_is_taken_at_once_though_the_one_before_had_it(put, pool, station):
     kind = "sentence-transformers"
     put(1, kind)
@@ -529,6 +562,28 @@ def test_r28_a_checkpoint_is_revived_by_the_daemon_that_was_refused(
         states = [state for _, state in here.states()]
         assert states.count("done") == 1
         assert set(states) <= {"done", "superseded"}
+
+
+def test_r28_a_result_stays_when_its_folder_could_not_be_read_for_a_while(
+    pool, place_for_nobody, station
+):
+    path = place_for_nobody / "training" / "checkpoint-1"
+    save_for_everybody(pool(1), path)
+    with without_privileges():
+        here = station(place_for_nobody)
+        here.work()
+    path.chmod(0)
+    os.utime(path)
+    with without_privileges():
+        for _ in range(LOOK_AGAIN_EVERY):
+            here.work()
+        assert sorted(here.states()) == [("checkpoint-1", "blocked"), ("checkpoint-1", "done")]
+    path.chmod(0o755)
+    with without_privileges():
+        here.work()
+        assert here.states() == [("checkpoint-1", "done"), ("checkpoint-1", "superseded")]
+        assert here.watcher.waiting == {}
+        assert len(here.executor.served) == 1
 
 
 # R30

@@ -104,14 +104,14 @@ def test_r21_a_process_that_hangs_while_it_starts_again_is_killed(
 ):
     hangs = tmp_path / "hangs"
     daemon = watch_lightly(
-        "--until_step", "2", "--time_limit", "1",
+        "--until_step", "2", LIGHT_START_SECONDS="1",
         LIGHT_DEEDS='{"1": "exit"}', LIGHT_SECONDS="0", LIGHT_HANGS=str(hangs),
     )  # fmt: skip
     daemon.wait_for("Watching")
     hangs.touch()
     for step in (1, 2):
         save(pool(step), tmp_path / "training" / f"checkpoint-{step}", step=step)
-    daemon.wait_for("does not start within --time_limit")
+    daemon.wait_for("does not start within 1 s")
     hangs.unlink()
     assert daemon.exit_code() == 4, daemon.log
     assert statuses(rows()) == [(1, "failed"), (2, "done")]

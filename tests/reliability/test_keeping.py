@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from asyncval.checkpoints.folder import Folder, fingerprint
+from asyncval.core.types import Result
+from asyncval.keeping import RETRY_SECONDS
 from tests.reliability.saving import delete, save
 from tests.reliability.test_completeness import tick
 
@@ -76,12 +78,13 @@ def test_what_is_kept_and_rewritten_in_place_is_not_passed_off_as_the_best(put, 
     here = station(evaluate=by_step)
     path = put(2)
     here.work()
+    assert kept(here) == ["checkpoint-2"]
     tick()
     with (path / "model.safetensors").open("r+b") as file:  # half of another save
         file.write((pool(3) / "model.safetensors").read_bytes()[:5000])
     put(1)
     here.work()
-    assert kept(here) == []
+    assert kept(here) == ["checkpoint-1"]
     assert not (here.output / "best").exists()
 
 
@@ -117,7 +120,7 @@ def test_a_full_disk_delays_it(put, station, monkeypatch, clock):
     monkeypatch.undo()
     here.work()
     assert kept(here) == []
-    clock.time += 10
+    clock.time += RETRY_SECONDS
     here.work()
     assert kept(here) == ["checkpoint-2"]
     assert not list((here.output / "pins").glob("*"))
@@ -133,6 +136,56 @@ def test_what_was_best_under_other_options_or_is_somebody_elses_stays(put, stati
     train(again, put, [1])
     assert kept(again) == ["checkpoint-1", "checkpoint-2", "notes"]
     assert (again.output / "best").resolve().name.startswith("checkpoint-1@")
+
+
+def test_what_is_kept_stays_though_it_was_copied_or_something_was_put_beside_it(put, station):
+    here = station(evaluate=by_step)
+    train(here, put, [2])
+    [place] = (here.output / "kept").iterdir()
+    copy = place.with_name("copy")
+    shutil.copytree(place, copy)  # as with a backup: other inodes
+    shutil.rmtree(place)
+    copy.rename(place)
+    (place / "README.md").write_text("Mine.")
+    train(here, put, [1])
+    assert kept(here) == ["checkpoint-2"]
+    assert (here.output / "best" / "README.md").read_text() == "Mine."
+
+
+def test_the_one_before_is_kept_on_where_the_best_is_not_there_any_more(put, station, caplog):
+    here = station(evaluate=by_step)
+    train(here, put, [3])
+    unpinned = station(evaluate=by_step, pin="none")
+    path = put(2)
+    unpinned.executor.evaluate = lambda job: delete_after(path, by_step(job))
+    unpinned.work()
+    assert kept(unpinned) == ["checkpoint-3"]
+    assert unpinned.rows()[0].state == "lost"  # as its files went while it was evaluated
+    with unpinned.ledger._transaction() as db:  # and if the result had come right before that
+        db.execute("UPDATE validations SET state = 'running' WHERE step = 2")
+    number = unpinned.rows()[0].id
+    unpinned.ledger.finish(number, Result(metrics={"RR@10": 0.9}, seconds={"total": 1.0}))
+    again = station(evaluate=by_step)
+    again.daemon._take_up()
+    assert kept(again) == ["checkpoint-3"]
+    assert not (again.output / "best").exists()
+    assert "checkpoint-2 is the best, and its files are gone" in caplog.text
+
+
+def delete_after(path, values):
+    delete(path)
+    return values
+
+
+def test_what_was_measured_before_is_kept_from_where_it_stands(put, station):
+    here = station(evaluate=by_step)
+    put(2)
+    here.work()
+    shutil.rmtree(here.output / "kept")
+    again = station(evaluate=by_step)
+    again.daemon._take_up()
+    assert kept(again) == ["checkpoint-2"]
+    assert content(again.output / "best", again.rows()[0])
 
 
 @pytest.mark.parametrize("kind", ["sentence-transformers", "sharded", "peft"])

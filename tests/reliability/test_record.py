@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from asyncval.clock import SystemClock
+from asyncval.core.errors import CheckpointIncomplete
+from asyncval.core.records import first_open_step
 from asyncval.core.types import MAIN, Result
 from asyncval.daemon import EXIT_SOME_FAILED
 from asyncval.ledger.sqlite import Ledger
@@ -489,6 +491,33 @@ def test_r31_patience_waits_for_a_checkpoint_that_is_still_open(tmp_path):
     results.insert(1, make_result(2, 2, **{"RR@10": 0.1}))
     reporter.publish(results[1:2], results)
     assert json.loads((tmp_path / "stop").read_text())["step"] == 3
+    still_open.append(2)  # saved again: what was said is not taken back for that
+    reporter.publish([], results)
+    assert (tmp_path / "stop").exists()
+
+
+def test_r31_patience_may_be_over_when_a_checkpoint_fails(put, station):
+    failing = {2}
+
+    def evaluate(job):
+        if job.checkpoint.step in failing:
+            raise CheckpointIncomplete("It is broken.")
+        return {"RR@10": 1 / job.checkpoint.step}
+
+    here = station(evaluate=evaluate)
+    here.reporting._reporters["stop"] = StopReporter(
+        output_dir=here.output, patience=1, first_open_step=lambda: first_open_step(here.rows())
+    )
+    put(1)
+    put(3)
+    here.work()
+    (here.output / "stop").unlink()  # as if the third had been through while the second ran
+    put(2)
+    here.work()
+    assert here.states() == [
+        (f"checkpoint-{i}", s) for i, s in ((1, "done"), (2, "failed"), (3, "done"))
+    ]
+    assert (here.output / "stop").exists()
 
 
 @pytest.mark.parametrize("number", [2, 3])
