@@ -218,7 +218,8 @@ class Daemon:
         others = self._main.ledger.count_of_others(self._main.plan)
         if others:
             logger.info(
-                "Results of %d checkpoints are by other options or data, and are not shown.",
+                "Results of %d checkpoints are by other options or data, or of another "
+                "--ckpts_dir, and are not shown.",
                 others,
             )
         states = self._main.ledger.folder_states(plan=self._main.plan)

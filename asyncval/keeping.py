@@ -60,25 +60,43 @@ class Keeping:
         """
         if not self.is_due or now < self._not_before:
             return
-        try:
-            self._settle()
-        except OSError as error:  # a full disk
-            self._tell(f"The best checkpoint cannot be kept now ({error}): it is tried again.")
-            self._not_before = now + RETRY_SECONDS
-        else:
-            self.is_due = False
+        kept: list[Validation] = []
+        for number, each in enumerate(self._ranked()):
+            name = each.checkpoint.name
+            try:
+                place = self._place_of(each) if len(kept) < self._number else None
+            except OSError as error:  # a full disk
+                self._tell(f"{name} cannot be kept in {self._store.root} now: {error.strerror}.")
+                self._not_before = now + RETRY_SECONDS
+                if number == 0:
+                    self._point_to(None, name)
+                return
+            kept += [each] if place else []
+            if number == 0:
+                self._point_to(place, name)
+        self._remove_others(kept)
+        self.is_due = False
 
-    def _settle(self) -> None:
-        ranked = self._ranked()
-        places: list[Path] = []
-        for each in ranked:
-            place = self._place_of(each) if len(places) < self._number else None
-            places += [place] if place else []
-            if each is ranked[0]:
-                self._point_to(place, each.checkpoint.name)
-        measured = {_key(each) for each in self._rows() if each.state is State.DONE}
-        others = [path for path in self._store.root.glob("*") if _key_in(path) not in measured]
-        self._store.clean(path for path in [*places, *others] if path.suffix != PARTIAL)
+    def _remove_others(self, kept: list[Validation]) -> None:
+        """Remove what was kept and is not better than all that is kept now.
+
+        What is better is of a folder that has other content now, or its place is still free.
+        """
+        is_full = len(kept) == self._number
+        worst = min(map(self._value, kept)) if is_full else -inf
+        measured = {_key(each): each for each in self._rows() if each.state is State.DONE}
+        current = set(map(_key, kept))
+        stay = []
+        for path in self._store.root.glob("*"):
+            key = _key_in(path)
+            known = measured.get(key)
+            if known is None:
+                is_wanted = path.suffix != PARTIAL
+            else:
+                is_wanted = key in current or self._value(known) > worst
+                is_wanted = is_wanted and self._has_content(path, known)
+            stay += [path] if is_wanted else []
+        self._store.clean(stay)
 
     def _place_of(self, validation: Validation) -> Path | None:
         """Return where a checkpoint is kept, after keeping it where its files are still there."""
@@ -121,8 +139,11 @@ class Keeping:
     def _point_to(self, place: Path | None, name: str) -> None:
         """Let the link lead to a place, or to none, in one step."""
         if place is None:
-            self._link.unlink(missing_ok=True)
-            self._tell(f"{name} is the best, and its files are gone: they cannot be kept.")
+            if self._link.is_symlink():
+                self._link.unlink()
+            self._tell(
+                f"{name} is the best, and its files are not kept: {self._link} is not there."
+            )
             return
         target = Path(FOLDER, place.name)
         if self._link.is_symlink() and self._link.readlink() == target:
@@ -149,6 +170,17 @@ class Keeping:
     def _ranked(self) -> list[Validation]:
         rows = self._rows()
         return best_first(rows, first_measure(rows))
+
+    def _value(self, validation: Validation) -> float:
+        result = validation.result
+        return result.metrics.get(first_measure(self._rows()), -inf) if result else -inf
+
+
+def drop_link(output_dir: Path) -> None:
+    """Remove the link where nothing is to be kept: it would not lead to the best for long."""
+    link = output_dir / LINK
+    if link.is_symlink():
+        link.unlink()
 
 
 def _key(validation: Validation) -> str:

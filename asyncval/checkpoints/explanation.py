@@ -90,6 +90,6 @@ HOLDS_CHECKPOINTS = (
 )
 WHEN_BLOCKED = "every few seconds, until its files may be read"
 WHEN_INCOMPLETE = (
-    "when it changes; it is broken after --settle without a change where the trainer's last "
-    f"file is there, after {STALE_FACTOR} x --settle where it is not"
+    "when it changes; without a change it is failed after --settle where the trainer's last file "
+    f"is there, and broken after {STALE_FACTOR} x --settle where it is not"
 )

@@ -17,6 +17,7 @@ from asyncval.config import (
 from asyncval.core.errors import NothingToDo
 from asyncval.core.records import as_record, current
 from asyncval.core.types import State, Validation
+from asyncval.ledger.lock import is_held
 from asyncval.ledger.sqlite import Ledger
 from asyncval.ui import results_table, set_up_logging
 
@@ -35,13 +36,14 @@ def status(config: StatusConfig) -> int:
     rows = current_rows(config.output_dir)
     counts = {str(state): sum(row.state is state for row in rows) for state in State}
     open_rows = [row for row in rows if row.state is not State.DONE]
+    is_watched = is_held(config.output_dir)
     if config.json:
         entries = [as_record(row) for row in open_rows]
-        print(json.dumps({"counts": counts, "checkpoints": entries}, indent=2))
+        values = {"counts": counts, "daemon": is_watched, "checkpoints": entries}
+        print(json.dumps(values, indent=2))
         return 0
-    print(
-        ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing yet"
-    )
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    print(f"{told or 'nothing yet'}{'' if is_watched else ' (no daemon runs)'}")
     for row in open_rows:
         reason = f": {row.reason}" if row.reason else ""
         print(f"{row.checkpoint.name}  {row.state}{reason}")

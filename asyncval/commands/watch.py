@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from re import Pattern
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +30,7 @@ from asyncval.daemon import WAKE, Daemon, Lane, Limits, Screen
 from asyncval.data.collection import load_collection, tasks_on_one_corpus
 from asyncval.execution.local import LocalExecutor
 from asyncval.execution.messages import WorkerSetup
-from asyncval.keeping import Keeping
+from asyncval.keeping import Keeping, drop_link
 from asyncval.ledger.lock import OutputLock
 from asyncval.ledger.sqlite import Ledger
 from asyncval.lookout import Lookout
@@ -52,6 +53,7 @@ def watch(config: WatchConfig) -> int:
     console = Console(stderr=True)
     set_up_logging(console)
     check_options(config)
+    pattern = compile_pattern(config.ckpt_pattern) if config.ckpt_pattern else CHECKPOINT_NAME
     # One folder by two spellings is one; a link that comes later is followed as it is.
     config = replace(config, ckpts_dir=config.ckpts_dir.resolve())
     devices = [device_name(name) for name in config.devices]
@@ -80,7 +82,10 @@ def watch(config: WatchConfig) -> int:
         logger.info("Watching %s in %s.", config.ckpts_dir, ready["precision"])
         screen = LiveScreen(console) if console.is_terminal else PlainScreen()
         try:
-            return _daemon(config, lanes, executor, screen, inbox=inbox, clock=clock).run()
+            daemon = _daemon(
+                config, lanes, executor, screen, pattern=pattern, inbox=inbox, clock=clock
+            )
+            return daemon.run()
         finally:
             screen.close()
             for lane in lanes.values():
@@ -96,12 +101,12 @@ def _daemon(
     executor: LocalExecutor,
     screen: Screen,
     *,
+    pattern: Pattern[str],
     inbox: "SimpleQueue[Any]",
     clock: Clock,
 ) -> Daemon:
     """Put the parts together that find and keep checkpoints."""
     pins = PinStore(pin_root(config.ckpts_dir, config.output_dir), method=config.pin)
-    pattern = compile_pattern(config.ckpt_pattern) if config.ckpt_pattern else CHECKPOINT_NAME
     habits = Habits(
         pattern=pattern,
         sentinel=config.sentinel,
@@ -138,6 +143,7 @@ def _daemon(
 
 def _keeping(config: WatchConfig, main: Lane) -> Keeping | None:
     if not config.keep_best:
+        drop_link(config.output_dir)
         return None
     number, folder = config.keep_best, config.output_dir
     return Keeping(main.ledger, plan=main.plan, output_dir=folder, number=number)

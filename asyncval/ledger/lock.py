@@ -18,6 +18,8 @@ class OutputLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise OutputUnavailable(f"--output_dir: {str(folder)!r} is no folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: TextIO = (folder / FILE_NAME).open("a+", encoding="utf-8")
@@ -47,3 +49,15 @@ class OutputLock:
     def release(self) -> None:
         """Let go of the folder."""
         self._file.close()
+
+
+def is_held(folder: Path) -> bool:
+    """Say whether a process holds an output folder now."""
+    try:
+        with (folder / FILE_NAME).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -6,6 +6,7 @@ One process writes, which holds the output folder's lock; others may read.
 """
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ SEE_AGAIN = """
     ) WHERE plan = :plan AND path = :path AND fingerprint = :fingerprint
 """
 BY_STEP = " ORDER BY v.step IS NULL, v.step, v.id"
+LEAST_BYTES = 1 << 20
+"""With less space than this, an error of the ledger is for want of space."""
 MOST_DELAY = 60.0
 """The most seconds that a job waits; one that would wait longer is of a clock that was set back."""
 
@@ -101,7 +104,12 @@ class Ledger:
                 migrate(self._db)
             require_newest(self._db)
         except (sqlite3.Error, ValueError) as error:
-            raise OutputUnavailable(f"The ledger {str(path)!r} cannot be used: {error}.") from error
+            full = (
+                " (no space is left there)" if shutil.disk_usage(folder).free < LEAST_BYTES else ""
+            )
+            raise OutputUnavailable(
+                f"The ledger {str(path)!r} cannot be used: {error}{full}."
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

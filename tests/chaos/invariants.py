@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from asyncval.checkpoints.folder import fingerprint
+from asyncval.checkpoints.pins import DIGITS, MARK
 from asyncval.core.types import NOT_VALIDATED
 from tests.chaos.runner import Generation, Outcome, workers_of
 from tests.reliability.saving import order
@@ -47,7 +48,7 @@ def examine_outcome(outcome: Outcome) -> Report:
         *_numbers(outcome, rows),
         *_reasons(outcome, rows),
         *_exports(outcome, shown(rows)),
-        *_best(outcome, shown(rows)),
+        *_best(outcome, rows),
         *_leftovers(outcome),
     ]
     states = Counter(str(row["state"]) for row in rows)
@@ -207,8 +208,9 @@ def _exports(outcome: Outcome, results: list[Row]) -> Iterator[str]:
             yield f"TensorBoard has {tag} at {[point.step for point in points]}"
 
 
-def _best(outcome: Outcome, results: list[Row]) -> Iterator[str]:
+def _best(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
     """See whether the best checkpoint is kept, and no other."""
+    results = shown(rows)
     kept, link = outcome.output / "kept", outcome.output / "best"
     there = list(kept.glob("*"))
     if not results:
@@ -216,7 +218,7 @@ def _best(outcome: Outcome, results: list[Row]) -> Iterator[str]:
             yield f"{there} is kept without a result"
         return
     best = max(results, key=lambda row: (json.loads(row["metrics"])["RR@10"], -row["step"]))
-    path = Path(best["path"])
+    path, value = Path(best["path"]), json.loads(best["metrics"])["RR@10"]
     saves = [each for each in outcome.generations if each.path == path]
     digests = [each.source.fingerprint for each in saves]
     was_rewritten = best["fingerprint"] not in digests[-1:] or len(saves) > 1
@@ -225,7 +227,14 @@ def _best(outcome: Outcome, results: list[Row]) -> Iterator[str]:
             yield f"{path.name} is the best and is not kept"
         return
     names = [each.relative_to(link).as_posix() for each in link.rglob("*") if each.is_file()]
-    if fingerprint(link, names) != best["fingerprint"] or there != [link.resolve()]:
+    better = [  # content that was overwritten since, and was better
+        row["fingerprint"][:DIGITS]
+        for row in rows
+        if row["metrics"] and json.loads(row["metrics"])["RR@10"] > value
+    ]
+    others = [each for each in there if each != link.resolve()]
+    is_right = all(each.name.split(MARK)[1] in better for each in others)
+    if fingerprint(link, names) != best["fingerprint"] or not is_right:
         yield f"{path.name} is the best, and {there} is kept"
 
 

@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from asyncval.core.errors import OutputUnavailable
-from asyncval.ledger.lock import OutputLock
+from asyncval.ledger.lock import OutputLock, is_held
 
 HOLD = """
 import sys
 from pathlib import Path
-from asyncval.ledger.lock import OutputLock
+from asyncval.ledger.lock import OutputLock, is_held
 lock = OutputLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -64,3 +64,17 @@ def test_a_folder_that_cannot_be_written_is_refused_in_words(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputUnavailable, match=r"--output_dir: .* cannot be written"):
         OutputLock(tmp_path / "file" / "out")
+
+
+def test_others_can_tell_whether_it_is_held(tmp_path):
+    assert not is_held(tmp_path)
+    lock = OutputLock(tmp_path)
+    assert is_held(tmp_path)
+    lock.release()
+    assert not is_held(tmp_path)
+
+
+def test_a_file_is_no_output_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputUnavailable, match="is no folder"):
+        OutputLock(tmp_path / "file")

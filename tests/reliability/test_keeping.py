@@ -169,12 +169,30 @@ def test_the_one_before_is_kept_on_where_the_best_is_not_there_any_more(put, sta
     again.daemon._take_up()
     assert kept(again) == ["checkpoint-3"]
     assert not (again.output / "best").exists()
-    assert "checkpoint-2 is the best, and its files are gone" in caplog.text
+    assert "checkpoint-2 is the best, and its files are not kept" in caplog.text
 
 
 def delete_after(path, values):
     delete(path)
     return values
+
+
+def test_what_is_kept_goes_only_for_what_is_as_good(put, station):
+    """A second training in the same folder, whose checkpoints have the names of the first."""
+    values = iter((0.5, 0.9, 0.6, 0.1, 0.7))
+    here = station(evaluate=lambda job: {"RR@10": next(values)})
+    train(here, put, [1, 2, 3])
+    assert kept(here) == ["checkpoint-2"]
+    first = (here.output / "best").resolve()
+    put(2, seed=8)
+    here.work()
+    assert first.is_dir()
+    assert not (here.output / "best").exists()  # that is checkpoint-3, which is gone
+    put(3, seed=9)
+    here.work()
+    assert first.is_dir()
+    assert content(here.output / "best", here.rows()[-1])
+    assert sorted(kept(here)) == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_what_was_measured_before_is_kept_from_where_it_stands(put, station):
