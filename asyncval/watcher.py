@@ -299,7 +299,7 @@ class Watcher:
             self.waiting[checkpoint.name] = whole.reason
             return None
         age = self.clock.now() - folder.changed_at
-        if whole.is_mixed and max(quiet, age) < patience:
+        if whole.is_doubtful and max(quiet, age) < patience:
             raise CheckpointIncomplete(whole.reason)
         return self._take(folder, checkpoint, whole)
 

@@ -28,15 +28,13 @@ class WholeFolder:
     """A folder whose structure is whole.
 
     `quiet_factor` times the settling time it must have been unchanged; 0 where the trainer's
-    own last file says that it is complete. One that `is_doubtful` is taken with its reason; it
-    `is_mixed` where it may have files of two saves.
+    own last file says that it is complete. One that `is_doubtful` is taken with its reason.
     """
 
     layout: str
     model_files: tuple[str, ...]
     quiet_factor: int
     reason: str
-    is_mixed: bool = False
 
     @property
     def is_doubtful(self) -> bool:
@@ -79,21 +77,14 @@ def examine(
     lacking = inventory - inventory_of(names)
     if _is_rewritten(folder, names):
         factor, reason = STALE_FACTOR, "A shard is newer than its .metadata: it may be rewritten."
-    is_mixed = factor == STALE_FACTOR
-    if not is_mixed and (lacking or not inventory):
+    elif lacking or not inventory:
         factor, reason = _calm(folder, last, factor, reason)
         if factor and lacking:
             factor = STALE_FACTOR
             reason = (
                 f"It lacks {min(lacking)}, which the checkpoint before it has: it may be going."
             )
-    return WholeFolder(
-        layout=layout.name,
-        model_files=names,
-        quiet_factor=factor,
-        reason=reason,
-        is_mixed=is_mixed,
-    )
+    return WholeFolder(layout=layout.name, model_files=names, quiet_factor=factor, reason=reason)
 
 
 def inventory_of(names: Sequence[str]) -> frozenset[str]:

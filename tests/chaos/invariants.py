@@ -152,8 +152,9 @@ def _numbers(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
                 yield f"{name} is {row['state']} and has numbers"
             continue
         generation = saved.get((row["path"], row["fingerprint"]))
-        if generation is None and "may be written again" in row["reason"]:
-            continue  # a trainer died in the middle of it, which nothing but that tells
+        torn = any(str(e.path) == row["path"] and e.whole_at is None for e in outcome.generations)
+        if generation is None and torn and row["reason"]:
+            continue  # a trainer died in the middle of it, which nothing but that reason tells
         if generation is None:
             yield f"{name} was validated with content that nobody saved"
             continue
@@ -222,16 +223,16 @@ def _best(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
     saves = [each for each in outcome.generations if each.path == path]
     digests = [each.source.fingerprint for each in saves]
     was_rewritten = best["fingerprint"] not in digests[-1:] or len(saves) > 1
-    if not link.is_dir():  # another one may be kept in its place
-        if not was_rewritten:  # under the names that were kept
-            yield f"{path.name} is the best and is not kept"
-        return
-    names = [each.relative_to(link).as_posix() for each in link.rglob("*") if each.is_file()]
     better = [  # content that was overwritten since, and was better
         row["fingerprint"][:DIGITS]
         for row in rows
         if row["metrics"] and json.loads(row["metrics"])["RR@10"] > value
     ]
+    if not link.is_dir():  # another one may be kept in its place
+        if not was_rewritten and not better:  # under the names that were kept
+            yield f"{path.name} is the best and is not kept"
+        return
+    names = [each.relative_to(link).as_posix() for each in link.rglob("*") if each.is_file()]
     others = [each for each in there if each != link.resolve()]
     is_right = all(each.name.split(MARK)[1] in better for each in others)
     if fingerprint(link, names) != best["fingerprint"] or not is_right:

@@ -331,16 +331,21 @@ def test_r04_after_a_restart_the_last_checkpoint_says_what_one_has(put, station)
     assert again.rows()[-1].reason == ""
 
 
-def test_r04_what_lacks_a_file_at_the_end_is_validated_with_that_reason(put, station):
+def test_r04_what_lacks_a_file_at_the_end_is_failed_until_it_was_quiet_for_long(put, station):
     kind = "sentence-transformers"
     here = station(clock=SystemClock(), settle=0.2)
     put(1, kind)
     path = put(2, kind)
     tick()
     (path / "config_sentence_transformers.json").unlink()
-    assert here.run_until_done() == 0
-    assert here.states() == [("checkpoint-1", "done"), ("checkpoint-2", "done")]
+    assert here.run_until_done() == 4
+    assert here.states() == [("checkpoint-1", "done"), ("checkpoint-2", "failed")]
     assert "lacks" in here.rows()[-1].reason
+    again = station()
+    again.daemon._take_up()
+    let_time_pass(again)
+    assert again.states()[-1] == ("checkpoint-2", "done")
+    assert "lacks" in again.rows()[-1].reason
 
 
 def test_what_never_had_a_file_is_taken_at_once_though_the_one_before_had_it(put, pool, station):
