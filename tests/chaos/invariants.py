@@ -116,6 +116,8 @@ def _promises(outcome: Outcome, promised: list[Generation], rows: list[Row]) -> 
     by_content = {(row["path"], row["fingerprint"]): row for row in rows}
     for each in promised:
         row = by_content.get((str(each.path), each.source.fingerprint))
+        if row is None and _is_written_over(each, outcome) and _was_killed_on_a_full_disk(outcome):
+            continue  # what was kept of it shared its files, and there was nowhere to say so
         if row is None:
             yield f"{each.path.name} was whole for long enough and has no row"
         elif row["state"] in ("queued", "running"):
@@ -127,11 +129,19 @@ def _promises(outcome: Outcome, promised: list[Generation], rows: list[Row]) -> 
 def _is_excused(generation: Generation, row: Row, outcome: Outcome) -> bool:
     """Say whether a whole checkpoint has a true reason to be without a result."""
     if row["state"] == "superseded":
-        place = outcome.generations.index(generation)
-        return any(each.path == generation.path for each in outcome.generations[place + 1 :])
+        return _is_written_over(generation, outcome)
     if row["state"] == "failed":
         return "signal 9" in row["reason"] and outcome.num_worker_kills >= ATTEMPTS
     return False
+
+
+def _is_written_over(generation: Generation, outcome: Outcome) -> bool:
+    place = outcome.generations.index(generation)
+    return any(each.path == generation.path for each in outcome.generations[place + 1 :])
+
+
+def _was_killed_on_a_full_disk(outcome: Outcome) -> bool:
+    return outcome.schedule.count("fill disk") > 0 and len(outcome.lives) > 1
 
 
 def _once(outcome: Outcome, rows: list[Row]) -> Iterator[str]:
