@@ -78,25 +78,24 @@ class Keeping:
         self.is_due = False
 
     def _remove_others(self, kept: list[Validation]) -> None:
-        """Remove what was kept and is not better than all that is kept now.
+        """Remove what was kept before, unless it is better than something that is kept now.
 
         What is better is of a folder that has other content now, or its place is still free.
         """
-        is_full = len(kept) == self._number
-        worst = min(map(self._value, kept)) if is_full else -inf
-        measured = {_key(each): each for each in self._rows() if each.state is State.DONE}
-        current = set(map(_key, kept))
-        stay = []
-        for path in self._store.root.glob("*"):
-            key = _key_in(path)
-            known = measured.get(key)
-            if known is None:
-                is_wanted = path.suffix != PARTIAL
-            else:
-                is_wanted = key in current or self._value(known) > worst
-                is_wanted = is_wanted and self._has_content(path, known)
-            stay += [path] if is_wanted else []
-        self._store.clean(stay)
+        rows = self._rows()
+        measure = first_measure(rows)
+        measured = {_key(each): each for each in rows if each.state is State.DONE}
+        worst = _value(kept[-1], measure) if len(kept) == self._number else -inf
+        chosen = set(map(_key, kept))
+
+        def may_stay(path: Path) -> bool:
+            known = measured.get(_key_in(path))
+            if known is None:  # of another plan, or somebody else's
+                return path.suffix != PARTIAL
+            is_good = _key(known) in chosen or _value(known, measure) > worst
+            return is_good and self._has_content(path, known)
+
+        self._store.clean(filter(may_stay, self._store.root.glob("*")))
 
     def _place_of(self, validation: Validation) -> Path | None:
         """Return where a checkpoint is kept, after keeping it where its files are still there."""
@@ -171,16 +170,16 @@ class Keeping:
         rows = self._rows()
         return best_first(rows, first_measure(rows))
 
-    def _value(self, validation: Validation) -> float:
-        result = validation.result
-        return result.metrics.get(first_measure(self._rows()), -inf) if result else -inf
-
 
 def drop_link(output_dir: Path) -> None:
     """Remove the link where nothing is to be kept: it would not lead to the best for long."""
     link = output_dir / LINK
     if link.is_symlink():
         link.unlink()
+
+
+def _value(validation: Validation, measure: str) -> float:
+    return validation.result.metrics.get(measure, -inf) if validation.result else -inf
 
 
 def _key(validation: Validation) -> str:

@@ -57,7 +57,9 @@ class Reporting:
         missing_by_name = {
             name: missing
             for name in due
-            if (missing := self._ledger.undelivered(name, plan=self._plan)) or everything
+            if (missing := self._ledger.undelivered(name, plan=self._plan))
+            or everything
+            or name in self._failures  # it may have been called to repair what it keeps
         }
         if not missing_by_name:
             return

@@ -115,3 +115,19 @@ def test_an_error_is_logged_once_until_there_is_another(reporting, places, valid
     full, gone = ["The disk is full."], ["It is gone."]
     assert logged == [full, [], [], gone, [], [], gone]
     assert places["failing"].calls == len(errors)
+
+
+def test_a_reporter_that_could_not_repair_what_it_keeps_is_tried_again_with_nothing_new(
+    reporting, places, validate, clock
+):
+    validate(1)
+    reporting.publish()
+    failing = places["failing"]
+    failing.error = "The disk is full."
+    reporting.publish(everything=True)  # as at a start
+    failing.error = ""
+    clock.time += RETRY_SECONDS
+    calls = failing.calls
+    reporting.publish()
+    reporting.publish()
+    assert failing.calls == calls + 1
