@@ -50,6 +50,17 @@ def write_outputs(
             _write_vectors(encoded.embeddings, ids, folder / "embeddings", f"{stem}.passages")
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that were killed, or found no space, left half-written.
+
+    Args:
+        folder: An output folder that nobody writes to now.
+    """
+    for place in ("runs", "per_query", "embeddings"):
+        for path in (folder / place).glob(".*.partial*"):
+            path.unlink(missing_ok=True)
+
+
 def run_lines(
     query_ids: Iterable[str],
     scores: NDArray[np.float32],

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ from asyncval.ledger.sqlite import Ledger
 from asyncval.lookout import Lookout
 from asyncval.lookup import look_up
 from asyncval.options import as_yaml
+from asyncval.outputs import remove_partials
 from asyncval.reporters import REPORTER_GROUP, REPORTERS
 from asyncval.reporters.stop import StopReporter
 from asyncval.reporting import Reporting
@@ -62,6 +64,7 @@ def watch(config: WatchConfig) -> int:
     _reporter_names(config.report_to)
     _check_folders(config)
     lock = OutputLock(config.output_dir)
+    _remove_partials(config.output_dir)
     inbox: SimpleQueue[Any] = SimpleQueue()
     executor = LocalExecutor(devices, post=inbox.put, log_folder=config.output_dir / "logs")
     try:
@@ -92,7 +95,15 @@ def watch(config: WatchConfig) -> int:
                 lane.ledger.close()
     finally:
         executor.stop()
+        _remove_partials(config.output_dir)
         lock.release()
+
+
+def _remove_partials(output_dir: Path) -> None:
+    """Remove what evaluation processes left half-written, before they start and when all ended."""
+    with suppress(OSError):
+        for folder in (output_dir, output_dir / ANCHOR):
+            remove_partials(folder)
 
 
 def _daemon(

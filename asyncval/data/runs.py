@@ -171,8 +171,8 @@ def write_run(
                     file.write(f"{query_id} Q0 {passage_id} {rank} {score} {tag}\n")
                 else:
                     file.write(f"{query_id}\t{passage_id}\t{rank}\n")
-    except InvalidData:
-        partial.unlink()
+    except (InvalidData, OSError):  # an id that cannot be written, a full disk
+        partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
 

@@ -216,3 +216,13 @@ def test_an_ms_marco_run_carries_ids_with_spaces(tmp_path):
     write_run([("my query", "d 1", 1, "0.5")], tmp_path / "run", run_type="msmarco", tag="me")
     [line] = read_run(tmp_path / "run")
     assert (line.query_id, line.passage_id) == ("my query", "d 1")
+
+
+def test_a_run_that_finds_no_space_leaves_nothing_behind(tmp_path):
+    def lines():
+        yield "q1", "p1", 1, "0.5"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_run(lines(), tmp_path / "a.trec", run_type="trec", tag="test")
+    assert list(tmp_path.iterdir()) == []

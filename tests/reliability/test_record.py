@@ -632,3 +632,16 @@ def test_r12_a_folder_that_is_named_by_a_link_is_not_validated_twice(
     assert daemon.exit_code() == 0, daemon.log
     assert "validating" not in daemon.log
     assert [row["path"] for row in rows()] == [str(tmp_path / "training" / "checkpoint-1")]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(watch_lightly, pool, rows, tmp_path):
+    for place in ("runs", "per_query", "anchor/runs"):
+        folder = tmp_path / "validation" / place
+        folder.mkdir(parents=True)
+        (folder / ".checkpoint-7.trec.partial").write_text("half")
+        (folder / "checkpoint-7.trec").write_text("whole")
+    save(pool(1), tmp_path / "training" / "checkpoint-1", step=1)
+    daemon = watch_lightly("--until_step", "1")
+    assert daemon.exit_code() == 0, daemon.log
+    left = [path.name for path in (tmp_path / "validation").rglob("*checkpoint-7*")]
+    assert left == ["checkpoint-7.trec"] * 3
